@@ -1,0 +1,404 @@
+"""The recipe: a typed, strict description of one experiment, read from and written to YAML.
+
+Unknown keys, wrong types, repeated keys and YAML aliases are refused, each with the nearest valid key. A recipe may
+extend others; `--set a.b=value` changes single fields. Names (segmentors, distillers, encoders) resolve through the
+dictionaries of this library only, never through import paths.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from preceptor.errors import RecipeError
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class SplitRecipe(_Part):
+    """How cases are divided. "given": by the layout's folders or the manifest; validation is cut from train if missing.
+
+    rule "random": grouped and seeded; "tail": the first int((1 - validation) * n) rows of train stay (published rule).
+    groups "required" stops where no patient is known; "waived" says that every case is its own group.
+    """
+
+    rule: Literal["given", "random", "tail"] = "given"
+    validation: Share = 0.2
+    test: Share = 0.2
+    seed: int = 0
+    groups: Literal["auto", "required", "waived"] = "auto"
+
+
+class PhantomRecipe(_Part):
+    """Generated chest films, written to `data.root` when it does not exist yet."""
+
+    cases: PositiveInt = 240
+    size: PositiveInt = 128
+    seed: int = 0
+
+
+class DataRecipe(_Part):
+    """Where the cases are and how an image becomes an array.
+
+    labels: class name to stored mask value (a list of values, or a colour "#rrggbb"); the first is the background.
+    mask_rule: "exact" (every stored value is declared), "threshold" (binary: above half of the largest),
+    "eq255" (TextFreeKD), "bilinear_gt0" (LViT, C2FVL). image_size: the network's input, height and width in pixels.
+    normalize: "zscore" (per image and channel), "unit" (stored range to 0..1). antialias: when an image is reduced.
+    missing_text: "empty" lets a case without report take part with an empty one.
+    """
+
+    root: str = ""
+    layout: Literal["auto", "lvit", "textfreekd", "folders", "manifest"] = "auto"
+    labels: dict[str, int | str | list[int]] = {}
+    mask_rule: Literal["exact", "threshold", "eq255", "bilinear_gt0"] = "exact"
+    image_size: PositiveInt | list[PositiveInt] = 224
+    channels: PositiveInt = 3
+    resize: Literal["bicubic", "bilinear"] = "bicubic"
+    antialias: bool = True
+    normalize: Literal["zscore", "unit"] = "zscore"
+    split: SplitRecipe = SplitRecipe()
+    missing_text: Literal["error", "empty"] = "error"
+    drop_unpaired: bool = False
+    phantoms: PhantomRecipe | None = None
+    licence: str = ""
+    source: str = ""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the network's input."""
+        if isinstance(self.image_size, int):
+            return self.image_size, self.image_size
+        height, width = self.image_size
+        return height, width
+
+    @model_validator(mode="after")
+    def _two_sizes(self) -> "DataRecipe":
+        if isinstance(self.image_size, list) and len(self.image_size) != 2:
+            raise ValueError("image_size is one number or [height, width]")
+        return self
+
+
+class ReportRecipe(_Part):
+    """How reports become token features. encoder: "hashed", a Hugging Face id, or a local folder.
+
+    length: tokens kept, with special tokens. width: of the hashed encoder's vectors; other encoders have their own.
+    """
+
+    encoder: str = "hashed"
+    revision: str | None = None
+    length: PositiveInt = 24
+    width: PositiveInt = 128
+
+
+class SegmentorRecipe(_Part):
+    """A network by name. size: the dial. options: the constructor's further keyword arguments.
+
+    pretrained: Hugging Face id or local folder of image-encoder weights; None trains from scratch.
+    """
+
+    name: str
+    size: Literal["tiny", "small", "base"] = "base"
+    pretrained: str | None = None
+    options: dict[str, Any] = {}
+
+
+class AugmentRecipe(_Part):
+    """Random changes of a training case, drawn from (seed, epoch, case) alone, with one resampling in all.
+
+    zoom: [probability, low, high], the same factor for both axes. rotate: degrees, scale: share, shift: share of the
+    side, each drawn uniformly in +-. flips and transpose: probabilities. brightness, contrast: +- shares; gamma: +- in
+    the exponent; noise: standard deviation; all in units of the normalised image.
+    reports: "rewrite" swaps side words of a flipped case's report, "forbid" never flips a case whose report has some.
+    """
+
+    zoom: list[float] = Field(default=[0.1, 0.95, 1.2], min_length=3, max_length=3)
+    rotate: NonNegative = 0.0
+    scale: NonNegative = 0.0
+    shift: NonNegative = 0.0
+    flip_horizontal: Share = 0.0
+    flip_vertical: Share = 0.0
+    transpose: Share = 0.0
+    brightness: NonNegative = 0.0
+    contrast: NonNegative = 0.0
+    gamma: NonNegative = 0.0
+    noise: NonNegative = 0.0
+    reports: Literal["rewrite", "forbid"] = "rewrite"
+
+
+class TrainingRecipe(_Part):
+    """Optimisation of one arm. AdamW, cosine from `lr` to `min_lr` over `epochs`, early stopping on validation Dice.
+
+    batch_size: cases an optimiser step and device, before accumulation. patience: epochs without a better validation
+    Dice (0: never stop early). clip: largest gradient norm (0: none). precision "auto": bf16 where there is hardware
+    for it.
+    checkpoint_minutes: at most this much work is lost when a run is killed (0: at every step).
+    """
+
+    epochs: PositiveInt = 100
+    min_epochs: PositiveInt = 20
+    batch_size: PositiveInt = 32
+    accumulate: PositiveInt = 1
+    lr: Annotated[float, Field(gt=0)] = 3e-4
+    min_lr: NonNegative = 1e-6
+    warmup_epochs: NonNegative = 0.0
+    weight_decay: NonNegative = 0.01
+    patience: Annotated[int, Field(ge=0)] = 20
+    clip: NonNegative = 1.0
+    loss: Literal["dice_ce", "dice", "ce", "languide_dice"] = "dice_ce"
+    monitor: Literal["dice_pooled", "dice_image_mean"] = "dice_pooled"
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    channels_last: bool = True
+    workers: Annotated[int, Field(ge=0)] = 0
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    nodes: PositiveInt = 1
+    strategy: str = "auto"
+    validate_every: PositiveInt = 1
+    checkpoint_minutes: NonNegative = 5.0
+    bad_steps: PositiveInt = 10
+
+
+class TeacherRecipe(_Part):
+    """The teacher arm: trained here, or taken `source` (a run folder or a package) as it is.
+
+    mode: "eval" (truly frozen) or "train" (TextFreeKD as released: batch statistics in the teacher's forward pass).
+    training: fields that differ from the recipe's `training`.
+    """
+
+    segmentor: SegmentorRecipe
+    privilege: Literal["none", "report"] = "none"
+    source: str | None = None
+    mode: Literal["eval", "train"] = "eval"
+    training: dict[str, Any] = {}
+
+
+class DistillRecipe(_Part):
+    """One distiller by name, its weight, the pairs of taps (student tap to teacher tap; None: by equal stride)."""
+
+    name: str
+    weight: NonNegative = 1.0
+    taps: dict[str, str] | None = None
+    options: dict[str, Any] = {}
+
+
+class EvaluateRecipe(_Part):
+    """Judging. tolerance: of the surface Dice, in mm (pixels where no spacing is known). bootstrap: resamples.
+
+    margin: a teacher whose Dice falls by less than this with wrong reports is called text-blind.
+    """
+
+    splits: list[Literal["train", "val", "test"]] = ["test"]
+    tolerance: NonNegative = 2.0
+    bootstrap: PositiveInt = 2000
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    probes: bool = True
+    margin: NonNegative = 0.01
+
+
+class Recipe(_Part):
+    """One experiment: data, reports, teacher, student, distillers, training, judging, seeds."""
+
+    name: str
+    description: str = ""
+    extends: str | None = None
+    data: DataRecipe = DataRecipe()
+    reports: ReportRecipe = ReportRecipe()
+    teacher: TeacherRecipe | None = None
+    student: SegmentorRecipe
+    distill: list[DistillRecipe] = []
+    augment: AugmentRecipe = AugmentRecipe()
+    training: TrainingRecipe = TrainingRecipe()
+    evaluate: EvaluateRecipe = EvaluateRecipe()
+    seeds: list[int] = Field(default=[0], min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds: each seed once")
+        if self.distill and self.teacher is None:
+            raise ValueError("distill: a distiller needs a teacher; add a `teacher` section or remove `distill`")
+        self.training_of("teacher")
+        return self
+
+    def training_of(self, arm: str) -> TrainingRecipe:
+        """The training settings of one arm; control and student always share theirs."""
+        if arm != "teacher" or self.teacher is None or not self.teacher.training:
+            return self.training
+        return TrainingRecipe.model_validate({**self.training.model_dump(), **self.teacher.training})
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as plain dictionaries and lists, every default filled in."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML; reading it back gives an equal recipe."""
+        return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True, width=110)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name (`textfreekd/monuseg`) to file of every recipe that comes with the library."""
+    here = Path(__file__).resolve().parent
+    folder = next((f for f in (here / "recipes", here.parent.parent / "recipes") if f.is_dir()), None)
+    if folder is None:
+        return {}
+    files = sorted(folder.rglob("*.yaml"))
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+
+
+def read_recipe(source: str | Path, changes: Iterable[str] = ()) -> Recipe:
+    """Read a recipe by file or shipped name, follow `extends`, apply `a.b=value` changes, and validate it.
+
+    Raises RecipeError with every fault at once.
+    """
+    content = _resolve(source, ())
+    for change in changes:
+        _apply_change(content, change)
+    return validate_recipe(content, where=source)
+
+
+def validate_recipe(content: Mapping[str, Any], where: object = "recipe") -> Recipe:
+    """A Recipe from plain dictionaries. Raises RecipeError that lists every fault with the nearest valid key."""
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        faults = [_fault(dict(item)) for item in error.errors()]
+        raise RecipeError(
+            "the recipe is not valid", where=where, offenders=faults, remedy="`preceptor show` prints a valid recipe"
+        ) from error
+
+
+def _resolve(source: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = _find(source, seen[-1].parent if seen else None)
+    if path in seen:
+        raise RecipeError("recipes extend each other in a circle", where=path, offenders=[str(p) for p in seen])
+    content = read_yaml(path)
+    parent = content.pop("extends", None)
+    if parent is None:
+        return content
+    return merge(_resolve(str(parent), (*seen, path)), content)
+
+
+def _find(source: str | Path, beside: Path | None) -> Path:
+    shipped = shipped_recipes()
+    candidates = [Path(source)] if beside is None else [beside / source, beside / f"{source}.yaml"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate.resolve()
+    name = str(source).removeprefix("recipes/").removesuffix(".yaml")
+    if name in shipped:
+        return shipped[name]
+    near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.4)
+    raise RecipeError(
+        "there is no such recipe file and no shipped recipe of that name",
+        where=source,
+        remedy=f"did you mean {', '.join(near)}?" if near else "`preceptor list` names the shipped recipes",
+    )
+
+
+def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `change` laid over it; dictionaries merge key by key, everything else is replaced."""
+    result = dict(base)
+    for key, value in change.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merge(result[key], value) if both else value
+    return result
+
+
+def _apply_change(content: dict[str, Any], change: str) -> None:
+    key, sign, text = change.partition("=")
+    if not sign or not key:
+        raise RecipeError("a change is not of the form key=value", where=f"--set {change}", expected="--set a.b=value")
+    *parents, last = key.split(".")
+    place: Any = content
+    for parent in parents:
+        if isinstance(place, list):
+            place = place[_index(place, parent, key)]
+            continue
+        if not isinstance(place.get(parent), dict | list):
+            place[parent] = {}
+        place = place[parent]
+    value = _parse(text, f"--set {change}")
+    if isinstance(place, list):
+        place[_index(place, last, key)] = value
+    else:
+        place[last] = value
+
+
+def _index(place: list[Any], part: str, key: str) -> int:
+    if not part.isdigit() or int(part) >= len(place):
+        raise RecipeError("no such item in the list", where=f"--set {key}", found=part, expected=f"0..{len(place) - 1}")
+    return int(part)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases (bombs) and repeated keys, and with 3e-4 read as a number."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.YAMLError(f"line {mark.line + 1}: aliases (*name) are not allowed in a recipe")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: repeated key {', '.join(twice)}")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _parse(text: str, where: object) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError("this is not valid YAML", where=where, found=str(error)) from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The dictionary in a YAML file. Raises RecipeError for anything else."""
+    try:
+        content = _parse(path.read_text(encoding="utf-8-sig"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError("the recipe cannot be read", where=path, found=str(error)) from error
+    if not isinstance(content, dict):
+        raise RecipeError("a recipe is a mapping of keys to values", where=path, found=type(content).__name__)
+    return content
+
+
+def _fault(item: dict[str, Any]) -> str:
+    location = [str(part) for part in item["loc"] if not str(part).startswith(("list[", "dict[", "constrained"))]
+    key = ".".join(location) or "recipe"
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(location[-1], _keys_at(location[:-1]), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"valid keys: {', '.join(_keys_at(location[:-1]))}"
+        return f"{key}: unknown key; {hint}"
+    if item["type"] == "missing":
+        return f"{key}: required, but missing"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" + ("" if item["type"] == "value_error" else f"; found {item['input']!r}")
+
+
+def _keys_at(location: list[str]) -> list[str]:
+    part: type[BaseModel] = Recipe
+    for name in location:
+        if name.isdigit():
+            continue
+        annotation = part.model_fields[name].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        part = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), part)
+    return list(part.model_fields)
