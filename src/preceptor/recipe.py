@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from preceptor import plainyaml
 from preceptor.errors import RecipeError
+from preceptor.recipe_faults import FieldsOf, explain
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -22,7 +23,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class SplitRecipe(_Part):
@@ -160,7 +161,7 @@ class TrainingRecipe(_Part):
     channels_last: bool = True
     workers: Annotated[int, Field(ge=0)] = 0
     accelerator: str = "auto"
-    devices: int | str = "auto"
+    devices: int | str = 1
     nodes: PositiveInt = 1
     strategy: str = "auto"
     validate_every: PositiveInt = 1
@@ -179,7 +180,13 @@ class TeacherRecipe(_Part):
     privilege: Literal["none", "report"] = "none"
     source: str | None = None
     mode: Literal["eval", "train"] = "eval"
-    training: dict[str, Any] = {}
+    training: Annotated[dict[str, Any], FieldsOf(TrainingRecipe)] = {}
+
+    @field_validator("training")
+    @classmethod
+    def _training_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
+        TrainingRecipe.model_validate(value)
+        return value
 
 
 class DistillRecipe(_Part):
@@ -221,13 +228,19 @@ class Recipe(_Part):
     evaluate: EvaluateRecipe = EvaluateRecipe()
     seeds: list[int] = Field(default=[0], min_length=1)
 
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not re.fullmatch(r"\w[\w .+-]*", value):
+            raise ValueError(f"a name becomes a folder: letters, digits, space and . + - _ only; found {value!r}")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: each seed once")
         if self.distill and self.teacher is None:
             raise ValueError("distill: a distiller needs a teacher; add a `teacher` section or remove `distill`")
-        self.training_of("teacher")
         return self
 
     def training_of(self, arm: str) -> TrainingRecipe:
@@ -242,7 +255,7 @@ class Recipe(_Part):
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML; reading it back gives an equal recipe."""
-        return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True, width=110)
+        return plainyaml.render(self.plain())
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -271,10 +284,9 @@ def validate_recipe(content: Mapping[str, Any], where: object = "recipe") -> Rec
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        faults = [_fault(dict(item)) for item in error.errors()]
-        raise RecipeError(
-            "the recipe is not valid", where=where, offenders=faults, remedy="`preceptor show` prints a valid recipe"
-        ) from error
+        faults = explain(error, Recipe)
+        remedy = "mend these keys; `preceptor show RECIPE` prints a shipped recipe with every valid key"
+        raise RecipeError("the recipe is not valid", where=where, offenders=faults, remedy=remedy) from error
 
 
 def _resolve(source: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -323,10 +335,12 @@ def _apply_change(content: dict[str, Any], change: str) -> None:
     for parent in parents:
         if isinstance(place, list):
             place = place[_index(place, parent, key)]
-            continue
-        if not isinstance(place.get(parent), dict | list):
-            place[parent] = {}
-        place = place[parent]
+        else:
+            if not isinstance(place.get(parent), dict | list):
+                place[parent] = {}
+            place = place[parent]
+        if not isinstance(place, dict | list):
+            raise RecipeError("this is a single value, without fields", where=f"--set {change}", found=repr(place))
     value = _parse(text, f"--set {change}")
     if isinstance(place, list):
         place[_index(place, last, key)] = value
@@ -336,36 +350,15 @@ def _apply_change(content: dict[str, Any], change: str) -> None:
 
 def _index(place: list[Any], part: str, key: str) -> int:
     if not part.isdigit() or int(part) >= len(place):
-        raise RecipeError("no such item in the list", where=f"--set {key}", found=part, expected=f"0..{len(place) - 1}")
+        expected = f"0..{len(place) - 1}" if place else "the list is empty: set it as a whole, as in key=[a, b]"
+        raise RecipeError("no such item in the list", where=f"--set {key}", found=part, expected=expected)
     return int(part)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without aliases (bombs) and repeated keys, and with 3e-4 read as a number."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.YAMLError(f"line {mark.line + 1}: aliases (*name) are not allowed in a recipe")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: repeated key {', '.join(twice)}")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 def _parse(text: str, where: object) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        return plainyaml.parse(text)
+    except ValueError as error:
         raise RecipeError("this is not valid YAML", where=where, found=str(error)) from error
 
 
@@ -378,27 +371,3 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RecipeError("a recipe is a mapping of keys to values", where=path, found=type(content).__name__)
     return content
-
-
-def _fault(item: dict[str, Any]) -> str:
-    location = [str(part) for part in item["loc"] if not str(part).startswith(("list[", "dict[", "constrained"))]
-    key = ".".join(location) or "recipe"
-    if item["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(location[-1], _keys_at(location[:-1]), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"valid keys: {', '.join(_keys_at(location[:-1]))}"
-        return f"{key}: unknown key; {hint}"
-    if item["type"] == "missing":
-        return f"{key}: required, but missing"
-    message = item["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" + ("" if item["type"] == "value_error" else f"; found {item['input']!r}")
-
-
-def _keys_at(location: list[str]) -> list[str]:
-    part: type[BaseModel] = Recipe
-    for name in location:
-        if name.isdigit():
-            continue
-        annotation = part.model_fields[name].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        part = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), part)
-    return list(part.model_fields)
