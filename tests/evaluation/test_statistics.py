@@ -124,14 +124,14 @@ def test_pooled_totals_are_compared_by_swapping_the_arms_of_cases() -> None:
     better, worse = size * 0.9, size * 0.7
 
     def dice(totals: np.ndarray) -> np.ndarray:
-        return totals[..., 0] / totals[..., 1]
+        return totals[..., :1] / totals[..., 1:]
 
-    found = compare(np.stack([better, size], 1), np.stack([worse, size], 1), dice)
+    found = compare(np.stack([better, size], 1), np.stack([worse, size], 1), dice)[0]
     assert found["mean"] == pytest.approx(0.2)
     assert found["p"] < 0.001
     same = np.stack([better, size], 1)
     assert swap_p(same, same, dice) == 1
-    point = bootstrap(same, dice)
+    [point] = bootstrap(same, dice)
     assert point.low <= 0.9 + 1e-9
     assert point.high >= 0.9 - 1e-9
 

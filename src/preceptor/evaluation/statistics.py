@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""From summed totals [..., K] to the metric [...]."""
+"""From summed totals [..., K] to M metrics [..., M]."""
 
 FEWEST = 6
 """With fewer units no p-value is given: the smallest that five pairs can reach is 2 / 2^5 = 0.06."""
@@ -41,7 +41,7 @@ def interval(
 
     Raises ValueError for values that are not finite: a missed structure has a score, it is not dropped.
     """
-    return bootstrap(mean_totals(values, groups), ratio, resamples, confidence, seed)
+    return bootstrap(mean_totals(values, groups), ratio, resamples, confidence, seed)[0]
 
 
 def paired_test(
@@ -60,7 +60,7 @@ def paired_test(
     of the differences; None where these do not vary), rank_biserial, n cases, units, few.
     """
     ours, theirs = mean_totals(a, groups), mean_totals(b, groups)
-    result = compare(ours, theirs, ratio, resamples, confidence, seed, swaps)
+    result = compare(ours, theirs, ratio, resamples, confidence, seed, swaps)[0]
     difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     return {**result, "effect": cohens_d(difference), "rank_biserial": rank_biserial(difference), "n": len(difference)}
 
@@ -73,8 +73,8 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
     swaps: int = 10_000,
-) -> dict[str, Any]:
-    """statistic(a) - statistic(b) with interval and p, from paired totals [units, K] of two arms."""
+) -> list[dict[str, Any]]:
+    """statistic(a) - statistic(b) with interval and p, from paired totals [units, K] of two arms; one entry a metric."""
     columns = a.shape[1]
     both = np.concatenate([a, b], axis=1)
 
@@ -82,9 +82,9 @@ def compare(
         return statistic(totals[..., :columns]) - statistic(totals[..., columns:])
 
     few = len(a) < FEWEST
-    mean, low, high = bootstrap(both, difference, resamples, confidence, seed)
-    p = None if few else swap_p(a, b, statistic, swaps, seed)
-    return {"mean": mean, "low": low, "high": high, "p": p, "units": len(a), "few": few}
+    found = bootstrap(both, difference, resamples, confidence, seed)
+    values = [None] * len(found) if few else swap_p(a, b, statistic, swaps, seed).tolist()
+    return [{**gain._asdict(), "p": p, "units": len(a), "few": few} for gain, p in zip(found, values, strict=True)]
 
 
 def mean_totals(values: Sequence[float] | np.ndarray, groups: Sequence[Any] | None = None) -> np.ndarray:
@@ -109,34 +109,37 @@ def group_totals(totals: np.ndarray, groups: Sequence[Any] | None) -> np.ndarray
 
 
 def ratio(totals: np.ndarray) -> np.ndarray:
-    """The mean from totals (sum, number)."""
-    return totals[..., 0] / totals[..., 1]
+    """Means from totals (sums ..., number)."""
+    return totals[..., :-1] / totals[..., -1:]
 
 
 def bootstrap(
     totals: np.ndarray, statistic: Statistic, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
-) -> Interval:
-    """The statistic of all units with its BCa interval; percentile bounds where BCa has no finite correction."""
+) -> list[Interval]:
+    """The metrics of all units, each with its BCa interval; all metrics share the same draws of units."""
+    total = totals.sum(axis=0)
+    centres = statistic(total)
+    if len(totals) < 2:
+        return [Interval(float(centre), float("nan"), float("nan")) for centre in centres]
+    draws = statistic(_resample(totals, resamples, seed))
+    left_out = statistic(total - totals)
+    return [_bca(float(centres[m]), draws[:, m], left_out[:, m], confidence) for m in range(len(centres))]
+
+
+def _bca(centre: float, draws: np.ndarray, left_out: np.ndarray, confidence: float) -> Interval:
+    """Bias-corrected and accelerated bounds; plain percentiles where the correction is not finite."""
     from scipy.special import ndtr, ndtri
 
-    count, total = len(totals), totals.sum(axis=0)
-    centre = float(statistic(total))
-    if count < 2:
-        return Interval(centre, float("nan"), float("nan"))
-    draws = statistic(_resample(totals, resamples, seed))
     if np.ptp(draws) == 0:
         return Interval(centre, centre, centre)
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     bias = ndtri(((draws < centre).mean() + (draws <= centre).mean()) / 2)
-    left_out = statistic(total - totals)
     skew = left_out.mean() - left_out
     spread = (skew**2).sum()
     acceleration = (skew**3).sum() / (6 * spread**1.5) if spread > 0 else 0.0
     moved = bias + ndtri(tails)
     levels = ndtr(bias + moved / (1 - acceleration * moved))
-    if not np.isfinite(levels).all():
-        levels = tails
-    low, high = np.quantile(draws, levels)
+    low, high = np.quantile(draws, levels if np.isfinite(levels).all() else tails)
     return Interval(centre, float(low), float(high))
 
 
@@ -151,8 +154,8 @@ def _resample(totals: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     return np.concatenate(blocks)
 
 
-def swap_p(a: np.ndarray, b: np.ndarray, statistic: Statistic, swaps: int = 10_000, seed: int = 0) -> float:
-    """Two-sided p of no difference: how often swapping the arms of units at random gives at least as large a one.
+def swap_p(a: np.ndarray, b: np.ndarray, statistic: Statistic, swaps: int = 10_000, seed: int = 0) -> np.ndarray:
+    """Two-sided p of no difference, [M]: how often swapping the arms of units gives at least as large a difference.
 
     a, b: totals [units, K]. All 2^units swaps up to 14 units; otherwise `swaps` random ones, the observed included.
     """
@@ -163,15 +166,15 @@ def swap_p(a: np.ndarray, b: np.ndarray, statistic: Statistic, swaps: int = 10_0
         moved = swapped @ change
         return np.abs(statistic(from_a + moved) - statistic(from_b - moved))
 
-    observed = float(sizes(np.zeros((1, count)))[0])
-    bound = observed * (1 - 1e-9)  # so that rounding does not hide ties
+    observed = sizes(np.zeros((1, count)))[0]
+    bound = observed * (1 - 1e-9) - 1e-14  # so that rounding does not hide ties
     if count <= EXACT:
         every = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
-        return float((sizes(every) >= bound).mean())
-    noise, hits, step = np.random.default_rng(seed), 0, max(1, BLOCK // count)
+        return np.asarray((sizes(every) >= bound).mean(axis=0))
+    noise, hits, step = np.random.default_rng(seed), np.zeros(len(bound)), max(1, BLOCK // count)
     for start in range(0, swaps, step):
         chosen = noise.integers(0, 2, size=(min(step, swaps - start), count))
-        hits += int((sizes(chosen) >= bound).sum())
+        hits += (sizes(chosen) >= bound).sum(axis=0)
     return (hits + 1) / (swaps + 1)
 
 
