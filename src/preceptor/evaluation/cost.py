@@ -2,10 +2,13 @@
 
 import statistics
 import time
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 WARM, TIMED = 3, 15
 
@@ -48,15 +51,36 @@ def _peak(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         network(*inputs)
         return torch.cuda.max_memory_allocated(device) - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with _Alive() as alive:
         network(*inputs)
-    alive = worst = 0
-    for event in _allocations(profile):
-        alive += event
-        worst = max(worst, alive)
-    return worst
+    return alive.worst
 
 
-def _allocations(profile: Any) -> list[int]:
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+class _Alive(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations return for as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.worst = 0
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: Any) -> None:
+        key = storage._cdata
+        if key in self.seen:
+            return
+        size = storage.nbytes()
+        self.seen.add(key)
+        self.now += size
+        self.worst = max(self.worst, self.now)
+        weakref.finalize(storage, self._release, key, size)
+
+    def _release(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.now -= size

@@ -1,0 +1,166 @@
+"""One arm of a run, from files alone: which network, which task, which loaders.
+
+An ArmJob holds paths and settings only, so that any process on any machine that sees the files can build the same arm.
+Control and student are built by the same lines from the same seed; the one difference is the teacher.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from preceptor.data.loading import EvaluationLoader, TrainingLoader
+from preceptor.data.shelf import Shelf
+from preceptor.delivery.package import load_package
+from preceptor.distillers import zoo as distillers
+from preceptor.errors import RecipeError
+from preceptor.learning.losses import segmentation_loss
+from preceptor.learning.privilege import PRIVILEGES
+from preceptor.learning.tasks import Distilled, FrozenTeacher, Supervised
+from preceptor.learning.training import Training, make_fabric
+from preceptor.progress import Kind, Progress, make_progress
+from preceptor.recipe import Recipe, SegmentorRecipe
+from preceptor.segmentors import zoo as segmentors
+from preceptor.segmentors.base import Condition, Segmentor
+from preceptor.text.features import ReportFeatures
+
+Arm = Literal["teacher", "control", "student"]
+ARMS: tuple[Arm, ...] = ("teacher", "control", "student")
+
+
+@dataclass(frozen=True)
+class ArmJob:
+    """Everything that the training of one arm needs. Shelves and features are on disk; teacher is a package."""
+
+    recipe: Recipe
+    arm: Arm
+    seed: int
+    folder: Path
+    train: Shelf
+    validation: Shelf
+    features: Path | None = None
+    teacher: Path | None = None
+    progress: Kind = "silent"
+
+    @property
+    def name(self) -> str:
+        """As progress bars call it: `student, seed 0`."""
+        return f"{self.arm}, seed {self.seed}" if len(self.recipe.seeds) > 1 else self.arm
+
+
+def segmentor_of(recipe: Recipe, arm: Arm, features: ReportFeatures | None) -> dict[str, Any]:
+    """The arm's network as plain values: name, size, options, in_channels, classes, condition."""
+    part: SegmentorRecipe = recipe.teacher.segmentor if arm == "teacher" and recipe.teacher else recipe.student
+    condition = None
+    if arm == "teacher" and recipe.teacher and recipe.teacher.privilege == "report":
+        assert features is not None
+        condition = {"kind": "report", "length": features.length, "width": features.width}
+    return {
+        "name": part.name,
+        "size": part.size,
+        "options": dict(part.options),
+        "in_channels": recipe.data.channels,
+        "classes": len(recipe.data.labels),
+        "condition": condition,
+        "pretrained": part.pretrained,
+    }
+
+
+def build_network(segmentor: dict[str, Any], seed: int) -> Segmentor:
+    """The network of `segmentor_of`, with weights drawn from the seed alone."""
+    torch.manual_seed(seed)
+    options = dict(segmentor["options"])
+    if segmentor.get("pretrained"):
+        options["pretrained"] = segmentor["pretrained"]
+    return segmentors.build(
+        segmentor["name"],
+        in_channels=segmentor["in_channels"],
+        classes=segmentor["classes"],
+        size=segmentor["size"],
+        condition=Condition(**segmentor["condition"]) if segmentor["condition"] else None,
+        **options,
+    )
+
+
+def build_task(job: ArmJob, features: ReportFeatures | None) -> Supervised | Distilled:
+    """The arm's task with freshly drawn weights; the student's starts from the control's."""
+    recipe = job.recipe
+    loss = segmentation_loss(recipe.training_of(job.arm).loss)
+    network = build_network(segmentor_of(recipe, job.arm, features), job.seed)
+    if job.arm != "student":
+        privilege = recipe.teacher.privilege if job.arm == "teacher" and recipe.teacher else "none"
+        return Supervised(network, PRIVILEGES[privilege], loss)
+    assert job.teacher is not None
+    assert recipe.teacher is not None
+    package = load_package(job.teacher)
+    check_same_view(recipe, package, job.teacher)
+    teacher = FrozenTeacher(package.network, PRIVILEGES[recipe.teacher.privilege], recipe.teacher.mode)
+    parts = []
+    for index, part in enumerate(recipe.distill):
+        torch.manual_seed(job.seed * 1_000 + index)  # adapters
+        distiller = distillers.build(
+            part.name,
+            student_taps=network.taps,
+            teacher_taps=package.network.taps,
+            taps=part.taps,
+            **part.options,
+        )
+        parts.append((part.weight, distiller))
+    return Distilled(network, teacher, parts, loss)
+
+
+def check_same_view(recipe: Recipe, package: Any, where: object) -> None:
+    """Raise RecipeError where teacher and student disagree in classes or preprocessing (fault 21)."""
+    from preceptor.data.transforms import Preprocessing
+
+    ours = Preprocessing.from_recipe(recipe.data)
+    faults = []
+    if package.network.classes != len(recipe.data.labels):
+        faults.append(f"classes: teacher {package.network.classes}, recipe {len(recipe.data.labels)}")
+    theirs = package.preprocessing.to_dict()
+    for key, value in ours.to_dict().items():
+        if theirs.get(key) != value:
+            faults.append(f"data.{key}: teacher {theirs.get(key)}, recipe {value}")
+    if faults:
+        raise RecipeError(
+            "teacher and student would not see the same picture",
+            where=where,
+            offenders=faults,
+            remedy="change the recipe's data section to the teacher's values, or train the teacher here",
+        )
+
+
+def train_arm(job: ArmJob) -> None:
+    """Train the arm of `job` to its end, in as many processes as its recipe says."""
+    fabric = make_fabric(job.recipe.training_of(job.arm))
+    fabric.launch(_train, job)
+
+
+def _train(fabric: Any, job: ArmJob) -> None:
+    settings = job.recipe.training_of(job.arm)
+    if fabric.world_size > 1 and fabric.device.type == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // fabric.world_size))
+    progress = make_progress(job.progress) if fabric.is_global_zero else Progress()
+    features = ReportFeatures(job.features) if job.features else None
+    shown = features if job.arm != "control" and _needs_reports(job) else None
+    train = TrainingLoader(
+        job.train,
+        shown,
+        job.recipe.augment,
+        settings.batch_size,
+        job.seed,
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+        workers=settings.workers,
+    )
+    validation = EvaluationLoader(job.validation, shown, settings.batch_size)
+    task = build_task(job, features)
+    Training(fabric, task, train, validation, settings, job.folder, job.seed, progress, job.name).run()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _needs_reports(job: ArmJob) -> bool:
+    return job.recipe.teacher is not None and job.recipe.teacher.privilege == "report"

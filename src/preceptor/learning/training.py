@@ -1,0 +1,385 @@
+"""The training of one arm: AdamW, cosine learning rate, clipping, early stopping, and a resume that leaves no trace.
+
+Devices, processes, precision and gradient synchronisation are Lightning Fabric's. The loop itself is ours for one
+reason: everything random (order, augmentation, dropout) is a pure function of (seed, epoch, case or step), so that a
+checkpoint in mid-epoch is a position, and a killed run goes on with the very losses of the uninterrupted one.
+"""
+
+import csv
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from preceptor.data.loading import Batch, EvaluationLoader, TrainingLoader
+from preceptor.errors import TrainingError
+from preceptor.learning.checkpoints import load_checkpoint, save_checkpoint
+from preceptor.learning.tasks import Distilled, Supervised
+from preceptor.learning.validation import Validation
+from preceptor.progress import Progress
+from preceptor.recipe import TrainingRecipe
+from preceptor.storage import replacing, write_json, write_tensors
+
+FLUSHED_STEPS = 25
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (SIGTERM) and has saved its state."""
+
+
+@dataclass
+class Position:
+    """Where a training is, all of it written into a checkpoint. `batch` counts the batches of the epoch done so far."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    best: float = -math.inf
+    best_epoch: int = -1
+    bad_in_row: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    finished: bool = False
+
+
+def learning_rate(settings: TrainingRecipe, epoch: int, share: float) -> float:
+    """Cosine from lr to min_lr, stepped once an epoch (textfreekd.md, section 7); linear warm-up within epochs.
+
+    share: how much of the epoch is done, 0..1; only the warm-up uses it.
+    """
+    now = epoch + share
+    if now < settings.warmup_epochs:
+        return settings.lr * max(now, 1e-3) / settings.warmup_epochs
+    cosine = 0.5 * (1 + math.cos(math.pi * min(epoch / settings.epochs, 1.0)))
+    return settings.min_lr + (settings.lr - settings.min_lr) * cosine
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 arithmetic is done in hardware there."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def make_fabric(settings: TrainingRecipe) -> Any:
+    """A Lightning Fabric for the recipe's accelerator, devices, nodes, strategy and precision."""
+    from lightning.fabric import Fabric
+
+    accelerator = settings.accelerator
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    fast = has_fast_bf16(torch.device("cuda" if accelerator in ("cuda", "gpu") else "cpu"))
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and fast)
+    strategy = settings.strategy
+    if strategy == "auto" and settings.devices not in (1, "1") and settings.nodes == 1:
+        strategy = "ddp_spawn"  # the pipeline stays in one process; only the training is many
+    return Fabric(
+        accelerator=accelerator,
+        devices=cast(Any, settings.devices),
+        num_nodes=settings.nodes,
+        strategy=strategy,
+        precision="bf16-mixed" if bf16 else "32-true",
+    )
+
+
+class Training:
+    """One arm's training in one process of possibly many.
+
+    folder gets `checkpoints/`, `metrics.csv` (a line an epoch), `steps.csv` (a line an optimiser step),
+    `best.safetensors` (the network at its best validation Dice) and, once over, `done.json`.
+    """
+
+    def __init__(
+        self,
+        fabric: Any,
+        task: Supervised | Distilled,
+        train: TrainingLoader,
+        validation: EvaluationLoader,
+        settings: TrainingRecipe,
+        folder: Path,
+        seed: int,
+        progress: Progress,
+        name: str,
+    ) -> None:
+        self.fabric, self.settings, self.folder, self.seed = fabric, settings, folder, seed
+        self.train, self.progress, self.name = train, progress, name
+        self.bare, self.position = task, Position()
+        self.trace: list[dict[str, Any]] = []
+        self.stop_asked = False
+        if settings.channels_last:
+            task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.AdamW(
+            [p for p in task.parameters() if p.requires_grad], lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        self.task, self.optimizer = fabric.setup(task, optimizer)
+        if isinstance(task, Distilled):
+            task.teacher.to(fabric.device)
+            if settings.channels_last:
+                task.teacher.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.validation = Validation(fabric, validation, self._ready)
+
+    def run(self) -> Position:
+        """Train to the end, going on from the newest whole checkpoint.
+
+        Raises TrainingError for losses that stay non-finite or memory that is too small, Interrupted after SIGTERM.
+        """
+        self._resume()
+        with _asked_to_stop(self), self._explained():
+            while not self._over():
+                self._epoch()
+        if isinstance(self.bare, Distilled):
+            self.bare.teacher.check_unchanged()
+        if self.fabric.is_global_zero:
+            self._write_done()
+        self.fabric.barrier()
+        return self.position
+
+    def _over(self) -> bool:
+        at, settings = self.position, self.settings
+        waited = at.epoch - 1 - at.best_epoch
+        stalled = settings.patience > 0 and at.epoch >= settings.min_epochs and waited >= settings.patience
+        return at.batch == 0 and (at.epoch >= settings.epochs or stalled)
+
+    def _epoch(self) -> None:
+        at = self.position
+        self.train.load_state_dict({"epoch": at.epoch, "position": at.batch})
+        total = len(self.train)
+        self.progress.start(f"{self.name}, epoch {at.epoch + 1}/{self.settings.epochs}", total, at.batch)
+        self.task.train()
+        began = saved = time.monotonic()
+        for batch in self.train:
+            at.batch += 1
+            closes = at.batch % self.settings.accumulate == 0 or at.batch == total
+            if (at.batch - 1) % self.settings.accumulate == 0:
+                self._draw_from(at.step)
+            losses = self._accumulate(batch, closes, total)
+            if closes:
+                self._update(losses, total)
+                late = time.monotonic() - saved >= 60 * self.settings.checkpoint_minutes
+                if (late or self.stop_asked) and at.batch < total:
+                    at.seconds += time.monotonic() - began
+                    began = saved = self._save()
+                    if self.stop_asked:
+                        raise Interrupted(self.name)
+            self.progress.advance(1, loss=at.sums["loss"] / max(at.sums["batches"], 1), **self._best_so_far())
+        at.seconds += time.monotonic() - began
+        self._close_epoch()
+
+    def _draw_from(self, step: int) -> None:
+        """Dropout and the like draw from (seed, step, process) alone."""
+        torch.manual_seed((self.seed * 1_000_003 + step) * 1_009 + self.fabric.global_rank)
+
+    def _ready(self, batch: Batch) -> Batch:
+        batch = batch.to(self.fabric.device)
+        if self.settings.channels_last:
+            batch.image = batch.image.contiguous(memory_format=torch.channels_last)
+        return batch
+
+    def _accumulate(self, batch: Batch, closes: bool, total: int) -> dict[str, torch.Tensor]:
+        """Forward and backward of one batch; gradients of `accumulate` batches add up to their mean."""
+        at, settings = self.position, self.settings
+        first = at.batch - 1 - (at.batch - 1) % settings.accumulate
+        share = 1 / min(settings.accumulate, total - first)
+        with self.fabric.no_backward_sync(self.task, enabled=not closes):
+            losses = self.task(self._ready(batch))
+            self.fabric.backward(losses["loss"] * share)
+        losses = {name: value.detach() for name, value in losses.items()}
+        for name, value in losses.items():
+            at.sums[name] = at.sums.get(name, 0.0) + value.item()
+        at.sums["batches"] = at.sums.get("batches", 0.0) + 1
+        self.last_cases = batch.cases
+        return losses
+
+    def _update(self, losses: dict[str, torch.Tensor], total: int) -> None:
+        """One optimiser step; a step whose gradient is not finite is left out and counted (fault 17)."""
+        at, settings = self.position, self.settings
+        rate = learning_rate(settings, at.epoch, (at.batch - 1) / total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        limit = settings.clip or math.inf
+        norm = nn.utils.clip_grad_norm_([p for p in self.bare.parameters() if p.grad is not None], limit).item()
+        finite = math.isfinite(norm)
+        if finite:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        at.bad_in_row = 0 if finite else at.bad_in_row + 1
+        at.skipped += not finite
+        at.step += 1
+        row = {"step": at.step, "epoch": at.epoch, **{name: value.item() for name, value in losses.items()}}
+        self.trace.append({**row, "gradient": norm, "lr": rate, "skipped": int(not finite)})
+        if len(self.trace) >= FLUSHED_STEPS:
+            self._write_trace()
+        if at.bad_in_row >= settings.bad_steps:
+            self._give_up(row)
+
+    def _give_up(self, row: dict[str, Any]) -> None:
+        dump = self.folder / "bad_batch.json"
+        if self.fabric.is_global_zero:
+            write_json(dump, {"cases": self.last_cases, **row})
+        raise TrainingError(
+            f"the loss or its gradient was not finite in {self.settings.bad_steps} steps in a row",
+            where=self.name,
+            found=", ".join(f"{name} {value}" for name, value in row.items()),
+            remedy=f"look at the cases in {dump}; try a smaller training.lr or training.precision=float32",
+        )
+
+    def _close_epoch(self) -> None:
+        at, settings = self.position, self.settings
+        count = at.sums.pop("batches")
+        row = {"epoch": at.epoch, "step": at.step, "lr": learning_rate(settings, at.epoch, 1.0)}
+        row |= {f"train_{name}": value / count for name, value in at.sums.items()}
+        last = at.epoch + 1 >= settings.epochs
+        if (at.epoch + 1) % settings.validate_every == 0 or last:
+            began = time.monotonic()
+            scores = self.validation(self.bare)
+            at.seconds += time.monotonic() - began
+            row |= {f"val_{name}": value for name, value in scores.items()}
+            value = scores[settings.monitor]
+            if value > at.best:
+                at.best, at.best_epoch = value, at.epoch
+                if self.fabric.is_global_zero:
+                    self._write_best()
+        row |= {"seconds": round(at.seconds, 3), "skipped": at.skipped}
+        at.history.append(row)
+        at.epoch, at.batch, at.sums = at.epoch + 1, 0, {}
+        at.finished = self._over()
+        self.progress.finish(loss=row["train_loss"], dice=row.get(f"val_{settings.monitor}", math.nan), best=at.best)
+        self._save()
+        if self.stop_asked and not at.finished:
+            raise Interrupted(self.name)
+
+    def _best_so_far(self) -> dict[str, float]:
+        return {"val_dice": self.position.best} if self.position.best_epoch >= 0 else {}
+
+    def _save(self) -> float:
+        """Write the checkpoint and the tables that go with it; gives the time."""
+        if self.fabric.is_global_zero:
+            self._write_trace()
+            state = {
+                "task": self.bare.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "position": dict(vars(self.position)),
+            }
+            save_checkpoint(self.folder / "checkpoints", state)
+            _write_table(self.folder / "metrics.csv", self.position.history)
+        self.fabric.barrier()
+        return time.monotonic()
+
+    def _resume(self) -> None:
+        state, note = load_checkpoint(self.folder / "checkpoints")
+        if note:
+            self.progress.note(f"{self.name}: {note}")
+        if state is None:
+            if self.fabric.is_global_zero:
+                (self.folder / "steps.csv").unlink(missing_ok=True)
+            return
+        self.bare.load_state_dict(state["task"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.position = Position(**state["position"])
+        if self.fabric.is_global_zero:
+            _cut_trace(self.folder / "steps.csv", self.position.step)
+        at = self.position
+        if not self._over():
+            self.progress.note(f"{self.name}: going on from epoch {at.epoch + 1}, batch {at.batch + 1}")
+
+    def _write_best(self) -> None:
+        note = {"epoch": str(self.position.best_epoch), self.settings.monitor: repr(self.position.best)}
+        write_tensors(self.folder / "best.safetensors", self.bare.network.state_dict(), note)
+
+    def _write_trace(self) -> None:
+        if not self.trace or not self.fabric.is_global_zero:
+            return
+        path = self.folder / "steps.csv"
+        fresh = not path.exists()
+        with open(path, "a", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(self.trace[0]))
+            if fresh:
+                writer.writeheader()
+            writer.writerows(self.trace)
+        self.trace.clear()
+
+    def _write_done(self) -> None:
+        at = self.position
+        write_json(
+            self.folder / "done.json",
+            {
+                "epochs": at.epoch,
+                "planned_epochs": self.settings.epochs,
+                "steps": at.step,
+                "best_epoch": at.best_epoch,
+                "best": at.best,
+                "minutes": at.seconds / 60,
+                "skipped_steps": at.skipped,
+            },
+        )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Memory that runs out becomes a message with the measured peak and a smaller setting (fault 18)."""
+        try:
+            yield
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            device = self.fabric.device
+            peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+            batch = self.settings.batch_size
+            raise TrainingError(
+                "the memory is too small for this training",
+                where=self.name,
+                found=f"a peak of {peak:.1f} GiB" if peak else str(error),
+                remedy=f"set training.batch_size={max(1, batch // 2)} and training.accumulate="
+                f"{2 * self.settings.accumulate}, or a smaller data.image_size, and give the same command again",
+            ) from error
+
+
+@contextmanager
+def _asked_to_stop(training: Training) -> Iterator[None]:
+    """SIGTERM (preemption) lets the step finish, saves and stops."""
+
+    def ask(*_: object) -> None:
+        training.stop_asked = True
+
+    try:
+        before = signal.signal(signal.SIGTERM, ask)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _cut_trace(path: Path, step: int) -> None:
+    """Drop the lines of steps after the checkpoint; they will be done again."""
+    if not path.exists():
+        return
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("step") and int(row["step"]) <= step]
+    _write_table(path, rows)
+
+
+def is_done(folder: Path, settings: TrainingRecipe) -> bool:
+    """Whether the arm in `folder` was trained to the end that the settings ask for."""
+    path = folder / "done.json"
+    if not path.exists() or not (folder / "best.safetensors").exists():
+        return False
+    return json.loads(path.read_text(encoding="utf-8"))["planned_epochs"] == settings.epochs
+

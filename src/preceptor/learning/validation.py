@@ -1,0 +1,69 @@
+"""The validation score that chooses the best epoch: foreground Dice at the network's size, over all processes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from preceptor.data.loading import Batch, EvaluationLoader
+from preceptor.learning.tasks import Distilled, Supervised
+from preceptor.segmentors.base import probabilities
+
+
+class Validation:
+    """Called with a task, gives loss, dice_pooled and dice_image_mean of its network on the validation cases.
+
+    dice_pooled: pixels of all cases counted together, mean over foreground classes (TextFreeKD, LanGuide).
+    dice_image_mean: mean over cases and foreground classes that are present in reference or prediction (LViT, C2FVL).
+    """
+
+    def __init__(self, fabric: Any, loader: EvaluationLoader, ready: Callable[[Batch], Batch]) -> None:
+        self.fabric, self.loader, self.ready = fabric, loader, ready
+
+    @torch.no_grad()
+    def __call__(self, task: Supervised | Distilled) -> dict[str, float]:
+        network = task.network
+        network.eval()
+        classes = network.classes
+        overlap = torch.zeros(classes, dtype=torch.float64)
+        total = torch.zeros(classes, dtype=torch.float64)
+        scores = torch.zeros(4, dtype=torch.float64)  # sum of Dice, its count, sum of loss, its count
+        view = task.view if isinstance(task, Supervised) else None
+        for index, batch in enumerate(self.loader):
+            if index % self.fabric.world_size != self.fabric.global_rank:
+                continue
+            batch = self.ready(batch)
+            with self.fabric.autocast():
+                logits = network(*(view(batch) if view else (batch.image, None))).logits
+            inter, size = overlap_counts(logits, batch.mask, classes)
+            overlap += inter.sum(0)
+            total += size.sum(0)
+            present = size[:, 1:] > 0
+            scores[0] += (2 * inter[:, 1:][present] / size[:, 1:][present]).sum()
+            scores[1] += present.sum()
+            scores[2] += task.loss(logits, batch.mask).item()
+            scores[3] += 1
+        overlap, total, scores = self._over_processes(overlap, total, scores)
+        task.train()
+        pooled = (2 * overlap[1:] / total[1:].clamp_min(1))[total[1:] > 0]
+        return {
+            "loss": (scores[2] / scores[3].clamp_min(1)).item(),
+            "dice_pooled": pooled.mean().item() if len(pooled) else 0.0,
+            "dice_image_mean": (scores[0] / scores[1].clamp_min(1)).item(),
+        }
+
+    def _over_processes(self, *values: torch.Tensor) -> list[torch.Tensor]:
+        if self.fabric.world_size == 1:
+            return list(values)
+        device = self.fabric.device
+        return [self.fabric.all_reduce(value.to(device), reduce_op="sum").cpu() for value in values]
+
+
+def overlap_counts(logits: torch.Tensor, mask: torch.Tensor | None, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per case and class, in float64 [B, C]: pixels in both, and pixels of the prediction plus those of the reference."""
+    assert mask is not None
+    predicted = probabilities(logits).argmax(1)
+    one_hot = [torch.nn.functional.one_hot(m.long(), classes).flatten(1, 2) for m in (predicted, mask)]
+    inter = (one_hot[0] * one_hot[1]).sum(1)
+    size = one_hot[0].sum(1) + one_hot[1].sum(1)
+    return inter.double().cpu(), size.double().cpu()
