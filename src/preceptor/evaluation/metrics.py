@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from preceptor.evaluation.surface import average_distance, hausdorff_95, surface_dice, surface_distances
 
@@ -67,23 +65,6 @@ def case_metrics(
     }
 
 
-def label_metrics(
-    prediction: np.ndarray,
-    reference: np.ndarray,
-    classes: Sequence[str],
-    spacing: Sequence[float] | None = None,
-    tolerance: float = 2.0,
-) -> list[dict[str, Any]]:
-    """`case_metrics` of every foreground class of a label map, one row a class with its name under "class".
-
-    prediction, reference: class indices, 0 the background. classes: names of the classes 1, 2, ...
-    """
-    return [
-        {"class": name, **case_metrics(prediction == index, reference == index, spacing, tolerance)}
-        for index, name in enumerate(classes, start=1)
-    ]
-
-
 def kind_of(tp: int, fp: int, fn: int) -> Kind:
     """Which of the four combinations of empty and present masks the counts belong to."""
     if tp + fn:
@@ -95,19 +76,6 @@ def diagonal(shape: Sequence[int], spacing: Sequence[float] | None = None) -> fl
     """Length of the image's diagonal: the distance given to a missed structure; no surface distance exceeds it."""
     steps = spacing if spacing is not None else (1.0,) * len(shape)
     return float(np.sqrt(sum((size * step) ** 2 for size, step in zip(shape, steps, strict=True))))
-
-
-def batch_counts(prediction: Tensor, reference: Tensor, classes: int) -> Tensor:
-    """Pixel counts (tp, fp, fn) of every image and foreground class: int64 [B, classes - 1, 3].
-
-    prediction, reference: class indices [B, H, W] on one device. classes counts the background.
-    """
-    cells = prediction.flatten(1).long() * classes + reference.flatten(1).long()
-    table = torch.zeros(len(cells), classes * classes, dtype=torch.int64, device=cells.device)
-    table.scatter_add_(1, cells, torch.ones_like(cells))
-    table = table.view(-1, classes, classes)
-    tp = table.diagonal(dim1=1, dim2=2)
-    return torch.stack([tp, table.sum(2) - tp, table.sum(1) - tp], dim=-1)[:, 1:]
 
 
 def pooled(counts: Any, *, empty: Literal["policy", "published"] = "policy") -> dict[str, float]:
@@ -147,10 +115,8 @@ def image_scores(counts: Any, convention: Convention = "test") -> tuple[np.ndarr
 
 
 def _columns(counts: Any) -> np.ndarray:
-    """[N, 3] float64 of tp, fp, fn from rows, a data frame, an array or a tensor."""
-    if isinstance(counts, Tensor):
-        counts = counts.detach().cpu().numpy()
-    elif hasattr(counts, "columns"):
+    """[N, 3] float64 of tp, fp, fn from rows, a data frame or an array."""
+    if hasattr(counts, "columns"):
         counts = counts[["tp", "fp", "fn"]].to_numpy()
     elif not isinstance(counts, np.ndarray):
         counts = _rows(counts)

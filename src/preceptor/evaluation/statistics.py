@@ -74,7 +74,7 @@ def compare(
     seed: int = 0,
     swaps: int = 10_000,
 ) -> list[dict[str, Any]]:
-    """statistic(a) - statistic(b) with interval and p, from paired totals [units, K] of two arms; one entry a metric."""
+    """statistic(a) - statistic(b) with interval and p, from paired totals [units, K]; one entry a metric."""
     columns = a.shape[1]
     both = np.concatenate([a, b], axis=1)
 
