@@ -1,0 +1,106 @@
+"""Segmentation losses equal the published and MONAI's ones; ignored pixels take no part."""
+
+import pytest
+import torch
+
+from preceptor.distillers.tokens import token_l1
+from preceptor.errors import RecipeError
+from preceptor.learning.losses import LOSSES, ce, dice, dice_ce, languide_dice, segmentation_loss, soft_dice
+
+every = pytest.mark.parametrize("name", list(LOSSES))
+
+
+def draw(channels: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(2, channels, 12, 10, generator=generator)
+    return logits, torch.randint(0, max(channels, 2), (2, 12, 10), generator=generator)
+
+
+def test_dice_ce_equals_the_original(loss_cases):
+    for case in loss_cases.of("dice_ce"):
+        inputs = loss_cases.inputs(case)
+        loss_cases.check(case, inputs, dice_ce(inputs["logits"], inputs["mask"][:, 0]))
+
+
+def test_languide_dice_equals_the_original(loss_cases):
+    for case in loss_cases.of("languide_dice"):
+        inputs = loss_cases.inputs(case)
+        loss_cases.check(case, inputs, soft_dice(inputs["probability"], inputs["mask"]))
+
+
+def test_the_total_of_textfreekd_equals_the_original(loss_cases):
+    (case,) = loss_cases.of("textfreekd_total")
+    inputs = loss_cases.inputs(case)
+    distilled = sum(token_l1(inputs[f"student{i}"], inputs[f"teacher{i}"]) for i in range(3))
+    loss_cases.check(case, inputs, dice_ce(inputs["logits"], inputs["mask"][:, 0]) + 0.5 * distilled)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_dice_ce_equals_monai(channels):
+    from monai.losses import DiceCELoss
+
+    logits, target = draw(channels)
+    monai = DiceCELoss(sigmoid=True) if channels == 1 else DiceCELoss(to_onehot_y=True, softmax=True)
+    label = target.unsqueeze(1).float() if channels == 1 else target.unsqueeze(1)
+    torch.testing.assert_close(dice_ce(logits, target), monai(logits, label))
+
+
+def test_languide_dice_reads_the_foreground_of_one_or_two_channels_alike():
+    logits, target = draw(1)
+    two = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    torch.testing.assert_close(languide_dice(logits, target), languide_dice(two, target))
+    torch.testing.assert_close(languide_dice(logits, target), dice(logits, target))
+
+
+@every
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ignored_pixels_take_no_part(name, channels):
+    loss = segmentation_loss(name)
+    logits, target = draw(channels)
+    target[:, 8:] = 255
+    changed = logits.clone()
+    changed[:, :, 8:] = 50.0
+    changed.requires_grad_()
+    value = loss(changed, target)
+    torch.testing.assert_close(value, loss(logits[:, :, :8], target[:, :8]))
+    value.backward()
+    assert changed.grad is not None
+    assert changed.grad[:, :, 8:].abs().max() == 0
+
+
+@every
+@pytest.mark.parametrize("channels", [1, 3])
+def test_extreme_logits_stay_finite_and_float32_inside_autocast(name, channels):
+    logits, target = draw(channels)
+    for scale in (0.0, 1e4):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = segmentation_loss(name)((scale * logits).bfloat16(), target)
+        assert value.dtype == torch.float32
+        assert torch.isfinite(value)
+
+
+@every
+def test_a_batch_that_is_ignored_throughout_gives_a_finite_loss(name):
+    logits, target = draw(2)
+    value = segmentation_loss(name)(logits.requires_grad_(), torch.full_like(target, 255))
+    value.backward()
+    assert torch.isfinite(value)
+    assert logits.grad is not None
+    assert logits.grad.abs().max() == 0
+
+
+def test_certain_and_right_costs_nothing():
+    target = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(0))
+    logits = 100 * torch.nn.functional.one_hot(target, 3).permute(0, 3, 1, 2).float()
+    for name in LOSSES:
+        assert segmentation_loss(name)(logits, target) < 1e-5
+
+
+def test_ce_is_the_mean_over_pixels():
+    logits, target = draw(4)
+    torch.testing.assert_close(ce(logits, target), torch.nn.functional.cross_entropy(logits, target))
+
+
+def test_unknown_loss_gets_the_nearest_name():
+    with pytest.raises(RecipeError, match="did you mean dice_ce"):
+        segmentation_loss("dicece")
