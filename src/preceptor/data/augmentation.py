@@ -1,0 +1,199 @@
+"""Random changes of training cases: drawn as a pure function of (seed, epoch, case), applied with one resampling.
+
+Flips and transpositions are exact permutations of pixels; zoom, rotation, scale and shift are one affine resampling
+with edge padding; then contrast, brightness, gamma and noise act in units of the normalised image. A case that draws
+nothing comes out bit by bit as it went in.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from preceptor.data.case import Case
+from preceptor.recipe import AugmentRecipe
+from preceptor.text.sides import mentions_side, mirror
+
+WORD = 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What happens to one case in one epoch; the default is nothing.
+
+    zoom: magnification (above 1 enlarges the content). angle: degrees, counter-clockwise as seen. shift: (down, right)
+    as shares of the side. contrast, brightness: factor - 1 and summand. gamma: exponent. noise: standard deviation,
+    of a field that `noise_seed` determines.
+    """
+
+    flip_horizontal: bool = False
+    flip_vertical: bool = False
+    transpose: bool = False
+    zoom: float = 1.0
+    angle: float = 0.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    contrast: float = 0.0
+    brightness: float = 0.0
+    gamma: float = 1.0
+    noise: float = 0.0
+    noise_seed: int = 0
+
+    @property
+    def permutes(self) -> bool:
+        """Whether pixels change places without interpolation."""
+        return self.flip_horizontal or self.flip_vertical or self.transpose
+
+    @property
+    def resamples(self) -> bool:
+        """Whether pixels must be interpolated."""
+        return (self.zoom, self.angle, self.shift) != (1.0, 0.0, (0.0, 0.0))
+
+
+def stream(seed: int, epoch: int, index: int, purpose: int) -> np.random.Generator:
+    """Random numbers that depend on the arguments alone: the counter-based generator Philox.
+
+    Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. The lower half of the counter runs, the upper
+    half names epoch and case, so that streams never overlap.
+    """
+    key = np.array([seed % WORD, purpose], dtype=np.uint64)
+    counter = np.array([0, 0, index % WORD, epoch % WORD], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(counter=counter, key=key))
+
+
+def draw_augmentation(recipe: AugmentRecipe, seed: int, epoch: int, case_index: int) -> Draw:
+    """The random change of one case in one epoch: a pure function of its arguments.
+
+    Every number is drawn whether it is used or not, so that switching one change on leaves the others as they were.
+    """
+    numbers = stream(seed, epoch, case_index, purpose=1)
+    u = numbers.random(12).tolist()
+    chance, low, high = recipe.zoom
+    zoom = low + (high - low) * u[1] if u[0] < chance else 1.0
+    gamma = recipe.gamma * _signed(u[9])
+    return Draw(
+        flip_horizontal=u[2] < recipe.flip_horizontal,
+        flip_vertical=u[3] < recipe.flip_vertical,
+        transpose=u[4] < recipe.transpose,
+        zoom=zoom * max(1.0 + recipe.scale * _signed(u[5]), 0.05),
+        angle=recipe.rotate * _signed(u[6]),
+        shift=(recipe.shift * _signed(u[7]), recipe.shift * _signed(u[8])),
+        # the exponents g and 1 / g are equally likely, and none is below zero
+        gamma=1.0 + gamma if gamma >= 0 else 1.0 / (1.0 - gamma),
+        contrast=recipe.contrast * _signed(u[10]),
+        brightness=recipe.brightness * _signed(u[11]),
+        noise=recipe.noise * float(numbers.random()),
+        noise_seed=int(numbers.integers(2**62)),
+    )
+
+
+def _signed(uniform: float) -> float:
+    return 2.0 * uniform - 1.0
+
+
+def respect_report(draw: Draw, report: str | None, rule: str) -> Draw:
+    """`draw` without what would make the case's report wrong.
+
+    Transposing swaps sides with heights, which no words follow: never for a report that mentions a side. Flips along a
+    mentioned axis are dropped under "forbid"; under "rewrite" they stay, and `shown_report` gives the words that fit.
+    This depends on the case alone, so that arms with and without reports see the same images.
+    """
+    if not (report and (draw.transpose or draw.flip_horizontal or draw.flip_vertical)):
+        return draw
+    mentioned = mentions_side(report)
+    forbidden = mentioned if rule == "forbid" else set()
+    return replace(
+        draw,
+        transpose=draw.transpose and not mentioned,
+        flip_horizontal=draw.flip_horizontal and "horizontal" not in forbidden,
+        flip_vertical=draw.flip_vertical and "vertical" not in forbidden,
+    )
+
+
+def shown_report(draw: Draw, report: str | None) -> str:
+    """The report that fits the changed image; "" for a case without one."""
+    if not report or not (draw.flip_horizontal or draw.flip_vertical):
+        return report or ""
+    return mirror(report, draw.flip_horizontal, draw.flip_vertical)
+
+
+def report_variants(cases: Iterable[Case], augment: AugmentRecipe) -> list[str]:
+    """Every report that a loader may ask features for: the given ones and their mirrored forms, without repetition."""
+    sides = [(False, False)]
+    if augment.reports == "rewrite":
+        across = [False, True] if augment.flip_horizontal > 0 else [False]
+        down = [False, True] if augment.flip_vertical > 0 else [False]
+        sides = [(h, v) for h in across for v in down]
+    drawn = [Draw(flip_horizontal=h, flip_vertical=v) for h, v in sides]
+    return list(dict.fromkeys(shown_report(draw, case.report) for case in cases for draw in drawn))
+
+
+def augment_batch(
+    image: Tensor, mask: Tensor | None, draws: Sequence[Draw], interpolation: str = "bilinear"
+) -> tuple[Tensor, Tensor | None]:
+    """Apply one draw to each case; the inputs stay as they are.
+
+    image: [B, C, H, W] float, normalised. mask: [B, H, W] of an integer type, or None. interpolation: of the image,
+    "bilinear" or "bicubic"; masks take the nearest label. Transposing needs H == W.
+    """
+    image, mask = image.clone(), mask if mask is None else mask.clone()
+    for number, draw in enumerate(draws):
+        if not draw.permutes:
+            continue
+        image[number] = _permuted(image[number], draw)
+        if mask is not None:
+            mask[number] = _permuted(mask[number], draw)
+    moved = [number for number, draw in enumerate(draws) if draw.resamples]
+    if moved:
+        chosen = torch.tensor(moved)
+        grid = _grid([draws[number] for number in moved], *image.shape[-2:])
+        image[chosen] = _sample(image[chosen], grid, interpolation)
+        if mask is not None:
+            mask[chosen] = _sample(mask[chosen, None].float(), grid, "nearest")[:, 0].to(mask.dtype)
+    for number, draw in enumerate(draws):
+        if (draw.gamma, draw.contrast, draw.brightness, draw.noise) != (1.0, 0.0, 0.0, 0.0):
+            image[number] = _recoloured(image[number], draw)
+    return image, mask
+
+
+def _permuted(array: Tensor, draw: Draw) -> Tensor:
+    if draw.transpose:
+        array = array.transpose(-1, -2)
+    turned = [axis for axis, flip in ((-1, draw.flip_horizontal), (-2, draw.flip_vertical)) if flip]
+    return array.flip(turned) if turned else array.clone()  # a copy: the result is written where the source lies
+
+
+def _grid(draws: Sequence[Draw], height: int, width: int) -> Tensor:
+    """Where each output pixel comes from, [B, H, W, 2] in the units of `grid_sample`."""
+    maps = []
+    for draw in draws:
+        cos, sin = math.cos(math.radians(draw.angle)) / draw.zoom, math.sin(math.radians(draw.angle)) / draw.zoom
+        # rotation acts on pixels, the grid's units are half sides: hence the ratio of the sides
+        linear = [[cos, -sin * height / width], [sin * width / height, cos]]
+        down, right = (2.0 * share for share in draw.shift)
+        maps.append([[a, b, -a * right - b * down] for a, b in linear])
+    return F.affine_grid(torch.tensor(maps), [len(maps), 1, height, width], align_corners=False)
+
+
+def _sample(image: Tensor, grid: Tensor, mode: str) -> Tensor:
+    return F.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+def _recoloured(image: Tensor, draw: Draw) -> Tensor:
+    if draw.gamma != 1.0:
+        low, high = image.amin(), image.amax()
+        span = (high - low).clamp_min(1e-6)
+        image = ((image - low) / span).pow(draw.gamma) * span + low
+    if draw.contrast != 0.0:
+        mean = image.mean()
+        image = torch.lerp(mean, image, 1.0 + draw.contrast)
+    if draw.brightness != 0.0:
+        image = image + draw.brightness
+    if draw.noise != 0.0:
+        numbers = torch.Generator().manual_seed(draw.noise_seed)
+        # one field for all channels: a grey picture stays grey
+        image = image + draw.noise * torch.randn(image.shape[-2:], generator=numbers)
+    return image

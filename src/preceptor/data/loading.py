@@ -1,0 +1,270 @@
+"""Batches for training and evaluation, from a shelf.
+
+Order and augmentation are pure functions of (seed, epoch, case index); all that a loader must remember is how many
+batches of which epoch it has handed out. So a resumed loader goes on exactly, and workers change nothing but speed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from preceptor.data.augmentation import augment_batch, draw_augmentation, respect_report, shown_report, stream
+from preceptor.data.shelf import Shelf
+from preceptor.errors import DataError, RecipeError, TrainingError, UserError
+from preceptor.recipe import AugmentRecipe
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+
+class ReportLookup(Protocol):
+    """Token features by text, as `text.features.ReportFeatures` gives them."""
+
+    def batch(self, texts: Sequence[str]) -> Tensor:
+        """float32 [B, L, D]."""
+
+
+@dataclass
+class Batch:
+    """image: float32 [B, C, H, W]. mask: int64 [B, H, W] or None. cases: names. report: float32 [B, L, D] or None."""
+
+    image: Tensor
+    mask: Tensor | None
+    cases: list[str]
+    report: Tensor | None = None
+
+    def to(self, device: Any, non_blocking: bool = False) -> "Batch":
+        """The batch on a device."""
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
+
+        image = self.image.to(device, non_blocking=non_blocking)
+        return Batch(image, moved(self.mask), self.cases, moved(self.report))
+
+    def pin_memory(self) -> "Batch":
+        """The batch in page-locked memory, from which copies to an accelerator need not wait."""
+
+        def pinned(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.pin_memory()
+
+        return Batch(self.image.pin_memory(), pinned(self.mask), self.cases, pinned(self.report))
+
+
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[list[int]]:
+    """The case indices of every batch of one process in one epoch.
+
+    The permutation of (seed, epoch) is dealt to the processes in turn and wraps round, so that all get equally many
+    batches of equal sizes. A last batch that is not full is kept; a single left-over case, on which batch
+    normalisation cannot train, joins the batch before it.
+    """
+    order = stream(seed, epoch, 0, purpose=2).permutation(count)
+    own = order[np.arange(rank, -(-count // world) * world, world) % count].tolist()
+    batches = [own[start : start + batch_size] for start in range(0, len(own), batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1 < batch_size:
+        batches[-2:] = [batches[-2] + batches[-1]]
+    return batches
+
+
+class TrainingLoader:
+    """Augmented batches of one epoch after another; iterating goes through what is left of the current epoch.
+
+    reports: features by text, or None for networks that see none; images and masks are the same either way.
+    rank, world: of this process. workers: 0 prepares batches in this process; more start that many others.
+    An epoch begins with `set_epoch`; without it, the next iteration after a finished epoch is the next epoch, and an
+    iteration that was left early is taken up where it stopped.
+    Raises RecipeError for a transposition of images that are not square, TrainingError where a worker dies.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        reports: ReportLookup | None,
+        augment: AugmentRecipe,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+    ) -> None:
+        height, width = shelf.preprocessing.size
+        if augment.transpose > 0 and height != width:
+            raise RecipeError(
+                "only square images can be transposed",
+                where="augment.transpose",
+                found=f"images of {height} x {width}",
+                remedy="set augment.transpose to 0",
+            )
+        if shelf.masks is None:
+            raise DataError("training needs masks, and these cases have none", offenders=[c.name for c in shelf.cases])
+        self.batch_size, self.seed, self.rank, self.world, self.workers = batch_size, seed, rank, world, workers
+        self.epoch = self.position = 0
+        self._maker = _BatchMaker(shelf, reports, augment, batch_size, seed, rank, world)
+        self._length = len(self._maker.plan(0))
+        self._loader: DataLoader | None = None
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return self._length
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch; the position stays where it is if this epoch is already under way."""
+        if epoch != self.epoch or self.position >= len(self):
+            self.epoch, self.position = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch, and the number of its batches handed out so far."""
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.epoch, self.position = int(state["epoch"]), int(state["position"])
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.position >= len(self):
+            self.epoch, self.position = self.epoch + 1, 0
+        epoch, start = self.epoch, self.position
+        for number, batch in enumerate(self._batches(epoch, start), start=start + 1):
+            self.epoch, self.position = epoch, number
+            yield batch
+
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        wanted = [(epoch, number) for number in range(start, len(self))]
+        if not self.workers:
+            yield from (self._maker.make(*item) for item in wanted)
+            return
+        loader = self._started()
+        loader.sampler.wanted = wanted  # type: ignore[attr-defined]
+        results, number = iter(loader), start
+        while number < len(self):
+            try:
+                result = next(results)
+            except RuntimeError as error:
+                raise self._dead_worker(error, epoch, number) from error
+            if isinstance(result, UserError):
+                raise result
+            yield result
+            number += 1
+
+    def _started(self) -> "DataLoader":
+        from torch.utils.data import DataLoader
+
+        if self._loader is None:
+            self._loader = DataLoader(
+                self._maker,  # type: ignore[arg-type]
+                sampler=_Wanted(),
+                batch_size=None,
+                num_workers=self.workers,
+                persistent_workers=True,
+                pin_memory=torch.cuda.is_available(),
+            )
+        return self._loader
+
+    def _dead_worker(self, error: RuntimeError, epoch: int, number: int) -> Exception:
+        if "worker" not in str(error):
+            return error
+        self._loader = None
+        under_way = self._maker.plan(epoch)[number : number + 2 * self.workers]
+        names = [self._maker.shelf.cases[index].name for batch in under_way for index in batch]
+        return TrainingError(
+            "a process that prepares batches died; it was most likely killed for memory",
+            where=f"epoch {epoch}, batch {number}",
+            found=str(error).splitlines()[0],
+            remedy="set training.workers to 0, lower training.batch_size, or give the container more (shared) memory; "
+            "the same command then goes on. The cases under way are listed",
+            offenders=names,
+        )
+
+
+class _Wanted:
+    """A sampler that yields what its loader asks for next, so that worker processes live through all epochs."""
+
+    def __init__(self) -> None:
+        self.wanted: list[tuple[int, int]] = []
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.wanted)
+
+    def __len__(self) -> int:
+        return len(self.wanted)
+
+
+@dataclass
+class _BatchMaker:
+    """Makes the batch of a given epoch and number, in this or in a worker process."""
+
+    shelf: Shelf
+    reports: ReportLookup | None
+    augment: AugmentRecipe
+    batch_size: int
+    seed: int
+    rank: int
+    world: int
+    planned: tuple[int, list[list[int]]] | None = None
+
+    def plan(self, epoch: int) -> list[list[int]]:
+        if self.planned is None or self.planned[0] != epoch:
+            batches = epoch_batches(len(self.shelf), self.batch_size, self.seed, epoch, self.rank, self.world)
+            self.planned = epoch, batches
+        return self.planned[1]
+
+    def __getitem__(self, item: tuple[int, int]) -> Batch | UserError:
+        try:
+            return self.make(*item)
+        except UserError as error:  # raised again by the loader: torch would wrap its message in a traceback
+            return error
+
+    def make(self, epoch: int, number: int) -> Batch:
+        chosen = self.plan(epoch)[number]
+        cases = [self.shelf.cases[index] for index in chosen]
+        drawn = [draw_augmentation(self.augment, self.seed, epoch, index) for index in chosen]
+        draws = [
+            respect_report(draw, case.report, self.augment.reports) for draw, case in zip(drawn, cases, strict=True)
+        ]
+        image, mask = take(self.shelf, chosen)
+        image, mask = augment_batch(image, mask, draws, self.shelf.preprocessing.resize)
+        texts = [shown_report(draw, case.report) for draw, case in zip(draws, cases, strict=True)]
+        return _batch(self.shelf, image, mask, [case.name for case in cases], self.reports, texts)
+
+
+class EvaluationLoader:
+    """Batches of a shelf in its order, as they are.
+
+    texts: reports shown instead of the cases' own, in the shelf's order, for probes of what a teacher reads.
+    """
+
+    def __init__(
+        self, shelf: Shelf, reports: ReportLookup | None, batch_size: int, texts: Sequence[str] | None = None
+    ) -> None:
+        self.shelf, self.reports, self.batch_size = shelf, reports, batch_size
+        self.texts = [case.report or "" for case in shelf.cases] if texts is None else list(texts)
+        if len(self.texts) != len(shelf):
+            raise ValueError(f"{len(self.texts)} texts for {len(shelf)} cases")
+
+    def __len__(self) -> int:
+        return -(-len(self.shelf) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.shelf), self.batch_size):
+            chosen = list(range(start, min(start + self.batch_size, len(self.shelf))))
+            image, mask = take(self.shelf, chosen)
+            names = [self.shelf.cases[index].name for index in chosen]
+            yield _batch(self.shelf, image, mask, names, self.reports, [self.texts[index] for index in chosen])
+
+
+def take(shelf: Shelf, chosen: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """Copies of stored images [B, C or 1, H, W] and masks uint8 [B, H, W]."""
+    image = torch.from_numpy(shelf.stored[chosen])
+    return image, None if shelf.masks is None else torch.from_numpy(shelf.masks[chosen])
+
+
+def _batch(
+    shelf: Shelf, image: Tensor, mask: Tensor | None, names: list[str], reports: ReportLookup | None, texts: list[str]
+) -> Batch:
+    image = image.expand(-1, shelf.preprocessing.channels, -1, -1).contiguous()
+    report = None if reports is None else reports.batch(texts)
+    return Batch(image, None if mask is None else mask.long(), names, report)
