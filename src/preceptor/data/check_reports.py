@@ -45,7 +45,7 @@ def check_reports(
         else:
             longer, facts["tokens"] = _lengths(written, reports, counter)
             findings += longer
-    return findings, facts
+    return findings, {"reports": facts}
 
 
 def _default_counter(reports: ReportRecipe) -> TokenCounter | None:

@@ -1,0 +1,218 @@
+"""The check of a data set before any compute: every fault with all its offenders, facts, and the leak score.
+
+Files are read once, two at a time, and nothing of their pixels is kept, so that memory does not grow with the set
+beyond a few hundred bytes a case.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from preceptor.data.case import Case, CaseSet, Finding
+from preceptor.data.check_files import ImageRecord, Inspection, inspect_case
+from preceptor.data.check_findings import finding, render_findings
+from preceptor.data.check_masks import check_masks
+from preceptor.data.check_reports import TokenCounter, check_reports
+from preceptor.data.check_splits import check_splits
+from preceptor.data.leak import leak_score
+from preceptor.errors import DataError
+from preceptor.recipe import DataRecipe, ReportRecipe
+
+Progress = Callable[[int, int, str], None]
+"""Called with (cases done, cases in all, what is being done)."""
+
+STRETCH = 1.25
+"""Images whose sides are stretched unequally by more than this to reach the network's input are named."""
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found. facts: JSON-like; leak: of `leak.leak_score`, None where no case has a report."""
+
+    findings: tuple[Finding, ...]
+    facts: dict[str, Any]
+    leak: dict[str, Any] | None
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """What stops a run."""
+        return tuple(item for item in self.findings if item.level == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """What every result should carry or a person should look at."""
+        return tuple(item for item in self.findings if item.level == "warning")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All findings, facts and the leak score as plain values, for `data.json`."""
+        return {"findings": [asdict(item) for item in self.findings], "facts": self.facts, "leak": self.leak}
+
+    def raise_errors(self) -> None:
+        """Raise one DataError that lists every kind of error, the first 20 offenders of each; nothing if none."""
+        if self.errors:
+            raise DataError(
+                "the data set cannot be used as it is",
+                where=self.facts.get("root"),
+                found=f"{len(self.errors)} errors\n{render_findings(self.errors)}",
+                remedy="mend the data or declare what is meant; `preceptor check DATA --json FILE` keeps all findings",
+            )
+
+
+def check(
+    case_set: CaseSet,
+    data: DataRecipe,
+    reports: ReportRecipe | None,
+    encoder: TokenCounter | None = None,
+    progress: Progress | None = None,
+    workers: int = 2,
+) -> CheckReport:
+    """Check a data set.
+
+    case_set: as its layout was read. Where cases have no split yet, or none is for validation, the splits that
+    `data.split` makes are judged, and a note says so. reports: None where no network of the recipe reads reports.
+    encoder: counts tokens; without one the hashed default is used and other encoders are not loaded.
+    """
+    findings = list(case_set.findings)
+    cases, made = _with_splits(case_set, data)
+    findings += made
+    facts: dict[str, Any] = {"root": str(case_set.root), "layout": case_set.layout, "cases": len(cases)}
+    facts |= {"licence": data.licence, "source": data.source}
+    if not cases:
+        remedy = "check the folder and `data.layout`"
+        findings.append(finding("error", "no-cases", case_set.root, "0 cases", remedy))
+    inspections = list(_inspections(cases, case_set, data, progress, workers))
+    findings += [item for seen in inspections for item in seen.findings]
+    images = [seen.image for seen in inspections if seen.image is not None]
+    for found, more in (
+        _check_images(images, data),
+        check_masks([seen.mask for seen in inspections if seen.mask is not None], data),
+        check_splits(cases, data, {image.case: image.content for image in images if image.content}),
+        check_reports(cases, data, reports, encoder),
+    ):
+        findings += found
+        facts |= more
+    leak = _leak(cases, inspections)
+    if leak is not None and leak["leaks"]:
+        findings.append(finding("warning", "leak", "reports", leak["message"]))
+    return CheckReport(tuple(findings), facts, leak)
+
+
+def _with_splits(case_set: CaseSet, data: DataRecipe) -> tuple[tuple[Case, ...], list[Finding]]:
+    cases = case_set.cases
+    if not cases or (all(case.split for case in cases) and any(case.split == "val" for case in cases)):
+        return cases, []
+    from preceptor.data.splits import assign_splits
+
+    try:
+        divided = assign_splits(cases, data.split)
+    except DataError as error:
+        return cases, [finding("error", "split-failed", error.where or "data.split", error.what, error.remedy)]
+    before = {case.name: case.split for case in cases}
+    moved = Counter(case.split for case in divided if case.split != before[case.name])
+    if not moved:
+        return divided, []
+    told = ", ".join(f"{count} to {split or 'none'}" for split, count in sorted(moved.items()))
+    found = f"{told}; rule {data.split.rule}, validation {data.split.validation:g}, test {data.split.test:g}"
+    return divided, [finding("note", "split-made", "data.split", f"{found}, seed {data.split.seed}")]
+
+
+def _inspections(
+    cases: Sequence[Case], case_set: CaseSet, data: DataRecipe, progress: Progress | None, workers: int
+) -> Iterator[Inspection]:
+    """Inspections in the order of the cases; at most four a worker are ahead of the consumer."""
+    waiting: deque[Future[Inspection]] = deque()
+    coming = iter(cases)
+    with ThreadPoolExecutor(workers) as pool:
+        for done in range(1, len(cases) + 1):
+            for case in islice(coming, 4 * workers - len(waiting)):
+                waiting.append(pool.submit(inspect_case, case, data, case_set.root))
+            yield waiting.popleft().result()
+            if progress is not None:
+                progress(done, len(cases), "checking images and masks")
+
+
+def _check_images(images: Sequence[ImageRecord], data: DataRecipe) -> tuple[list[Finding], dict[str, Any]]:
+    if not images:
+        return [], {}
+    shapes = Counter(image.shape for image in images)
+    spacings = Counter(image.spacing for image in images if image.spacing is not None)
+    facts: dict[str, Any] = {
+        "sizes": {f"{height} x {width}": count for (height, width), count in shapes.most_common(10)},
+        "distinct_sizes": len(shapes),
+        "spacings_mm": {f"{row:g} x {column:g}": count for (row, column), count in spacings.most_common(10)},
+        "modes": dict(Counter(image.mode for image in images).most_common()),
+    }
+    findings = []
+    height, width = data.size
+    stretched = {image.case: max(s := image.shape[0] * width / (image.shape[1] * height), 1 / s) for image in images}
+    far = [name for name, stretch in stretched.items() if stretch > STRETCH]
+    if len(shapes) > 1 or far:
+        found = f"{len(shapes)} sizes, from {_size(min(shapes))} to {_size(max(shapes))}; all become {height} x {width}"
+        if far:
+            found += f", which stretches {len(far)} of {len(images)} by more than {STRETCH}"
+            found += f" (most: {max(stretched, key=stretched.__getitem__)}, {max(stretched.values()):.2f})"
+        findings.append(finding("note", "sizes-vary", "images", found))
+    if len(spacings) > 1:
+        found = f"{len(spacings)} spacings, from {_size(min(spacings))} to {_size(max(spacings))} mm"
+        findings.append(finding("note", "spacing-varies", "images", f"{found}; distances are measured in mm per case"))
+    return findings, facts
+
+
+def _size(pair: Sequence[float]) -> str:
+    return f"{pair[0]:g} x {pair[1]:g}"
+
+
+def _leak(cases: Sequence[Case], inspections: Sequence[Inspection]) -> dict[str, Any] | None:
+    usable = [
+        (str(case.report), seen.targets, case.group)
+        for case, seen in zip(cases, inspections, strict=True)
+        if case.report and case.report.strip() and seen.targets is not None
+    ]
+    if not usable:
+        return None
+    texts, targets, groups = zip(*usable, strict=True)
+    return leak_score(texts, np.stack(targets), groups)
+
+
+def render_check(report: CheckReport) -> str:
+    """The report as plain text for a terminal: findings by kind, facts, the leak score, and the counts."""
+    facts = report.facts
+    splits = ", ".join(f"{name} {count}" for name, count in facts.get("splits", {}).items())
+    lines = [f"{facts['root']}: {facts['cases']} cases ({splits}), layout {facts['layout']}", ""]
+    if report.findings:
+        lines += [render_findings(report.findings), ""]
+    lines += ["FACTS", *_fact_lines(facts), ""]
+    if report.leak is not None:
+        mark = "!! " if report.leak["leaks"] else ""
+        lines += ["LEAK SCORE", f"  {mark}{report.leak['message']}", ""]
+    notes = len(report.findings) - len(report.errors) - len(report.warnings)
+    counts = [(len(report.errors), "error"), (len(report.warnings), "warning"), (notes, "note")]
+    lines.append(", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts))
+    return "\n".join(lines)
+
+
+def _fact_lines(facts: dict[str, Any]) -> list[str]:
+    rows = [("images", _counted(facts.get("modes", {}))), ("sizes", _counted(facts.get("sizes", {})))]
+    rows.append(("spacing", _counted(facts.get("spacings_mm", {}), " mm") or "not stated by the files"))
+    for split, shares in facts.get("foreground_share", {}).items():
+        told = ", ".join(f"{name} {share:.1%}" for name, share in list(shares.items())[:10])
+        told += f" and {len(shares) - 10} more" if len(shares) > 10 else ""
+        empty = facts["empty_masks"].get(split, 0)
+        rows.append((f"masks, {split}", told + (f"; {empty} empty" if empty else "")))
+    rows.append(("groups", f"{facts['groups']}" + (f"; {facts['ungrouped']} without" if facts["ungrouped"] else "")))
+    rows.append(("reports", f"{facts['reports']['cases']}, {facts['reports']['distinct']} distinct"))
+    if tokens := facts["reports"].get("tokens"):
+        told = "{shortest} to {longest}, median {median}, 95 % up to {percentile_95}; {kept} kept, {cut} cut"
+        rows.append(("tokens", told.format(**tokens)))
+    rows.append(("licence", facts["licence"] or "not stated (`data.licence`)"))
+    return [f"  {name:<13} {told}" for name, told in rows if told]
+
+
+def _counted(counts: dict[str, int], unit: str = "", most: int = 5) -> str:
+    told = "; ".join(f"{name}{unit} ({count})" for name, count in list(counts.items())[:most])
+    return told + (f"; {len(counts) - most} more" if len(counts) > most else "")

@@ -1,0 +1,195 @@
+"""Checks of one case's files: readable, what their names say, numbers, and image and mask on one grid."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from preceptor.data.case import Case, Finding
+from preceptor.data.check_findings import finding
+from preceptor.data.check_masks import MaskRecord, foreground, is_soft, stored_values
+from preceptor.data.leak import mask_targets
+from preceptor.data.masks import decode_mask
+from preceptor.data.readers import Geometry, Picture, read_image, read_mask
+from preceptor.errors import UserError
+from preceptor.recipe import DataRecipe
+
+ROUNDING = 1e-3
+"""Affines and spacings that differ by less than this (mm) differ by rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One readable image. shape: (H, W). mode: stored type, channels. content: hash of its pixels, None if constant."""
+
+    case: str
+    shape: tuple[int, int]
+    spacing: tuple[float, float] | None
+    mode: str
+    content: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What one look at a case's files gave; small, so that a set's pixels are never held together.
+
+    targets: [7] of `leak.mask_targets`, None without a usable mask.
+    """
+
+    findings: tuple[Finding, ...]
+    image: ImageRecord | None = None
+    mask: MaskRecord | None = None
+    targets: np.ndarray | None = None
+
+
+def inspect_case(case: Case, data: DataRecipe, root: Path) -> Inspection:
+    """Read a case's image and mask once and say what is wrong with them. Faulty files become findings."""
+    findings: list[Finding] = []
+    image = _read(case, "image", case.image, root, findings)
+    record = _inspect_image(case, image, findings) if image else None
+    if case.mask is None:
+        remedy = "add its mask, take the case out, or set `data.drop_unpaired: true`"
+        findings.append(finding("error", "no-mask", case.name, f"no mask for {_short(case.image, root)}", remedy))
+        return Inspection(tuple(findings), record)
+    mask = _read(case, "mask", case.mask, root, findings)
+    if mask is None:
+        return Inspection(tuple(findings), record)
+    if image is not None:
+        findings += compare_geometry(case, image.geometry, mask.geometry)
+    bad = _not_finite(mask.pixels)
+    if bad:
+        found = f"{bad} of {mask.pixels.size} values in {_short(case.mask, root)}"
+        findings.append(finding("error", "nan-mask", case.name, found, "write the mask again with whole numbers"))
+        return Inspection(tuple(findings), record)
+    masked, targets = _inspect_mask(case, mask.pixels, data)
+    return Inspection(tuple(findings), record, masked, targets)
+
+
+def _short(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def _read(case: Case, kind: str, path: Path, root: Path, findings: list[Finding]) -> Picture | None:
+    try:
+        picture = (read_image if kind == "image" else read_mask)(path, case.slice)
+    except UserError as error:
+        told = f"{_short(path, root)}: {error.what}" + (f"; found {error.found}" if error.found is not None else "")
+        told += f"; expected {error.expected}" if error.expected is not None else ""
+        remedy = error.remedy or "replace the file, or take the case out"
+        findings.append(finding("error", f"unreadable-{kind}", case.name, told, remedy))
+        return None
+    name = misnamed(path)
+    if name:
+        findings.append(finding("warning", "misnamed", case.name, f"{_short(path, root)} is {name}", "rename it"))
+    return picture
+
+
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "PNG", (".png",)),
+    (b"\xff\xd8\xff", "JPEG", (".jpg", ".jpeg")),
+    (b"BM", "BMP", (".bmp",)),
+    (b"II*\x00", "TIFF", (".tif", ".tiff")),
+    (b"MM\x00*", "TIFF", (".tif", ".tiff")),
+    (b"\x1f\x8b", "gzip", (".gz",)),
+)
+
+
+def misnamed(path: Path) -> str:
+    """The format that a file's first bytes show where its ending says another, else ""."""
+    with open(path, "rb") as file:
+        start = file.read(132)
+    known = [ending for *_, endings in _SIGNATURES for ending in endings]
+    for signature, name, endings in _SIGNATURES:
+        if start.startswith(signature):
+            ending = path.suffix.lower()
+            return name if ending not in endings and (ending in known or ending == ".nii") else ""
+    return ""
+
+
+def _inspect_image(case: Case, image: Picture, findings: list[Finding]) -> ImageRecord:
+    pixels = image.pixels
+    bad = _not_finite(pixels)
+    low, high = pixels.min(), pixels.max()
+    constant = bool(low == high)
+    if bad:
+        remedy = "repair the image; a single such value makes the whole training NaN"
+        findings.append(finding("error", "nan-image", case.name, f"{bad} of {pixels.size} values", remedy))
+    elif constant:
+        remedy = "it becomes all zeros; look at it, and take the case out if it is broken"
+        findings.append(finding("warning", "constant-image", case.name, f"every value is {low}", remedy))
+    channels = 1 if pixels.ndim == 2 else pixels.shape[-1]
+    mode = f"{pixels.dtype}, {channels} channel{'s' if channels > 1 else ''}"
+    height, width = image.geometry.shape
+    content = None if constant or bad else content_hash(pixels)
+    return ImageRecord(case.name, (height, width), image.geometry.spacing, mode, content)
+
+
+def _not_finite(pixels: np.ndarray) -> int:
+    return 0 if pixels.dtype.kind not in "fc" else int(pixels.size - np.isfinite(pixels).sum())
+
+
+def content_hash(pixels: np.ndarray) -> str:
+    """Hash of decoded pixels: equal for one picture in several formats, names, or as grey and as grey RGB(A)."""
+    if pixels.ndim == 3:
+        colour = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1]
+        pixels = colour[..., 0] if (colour == colour[..., :1]).all() else colour
+    whole = pixels.astype("<f8") if pixels.dtype.kind == "f" else pixels.astype("<i8")
+    return hashlib.sha256(f"{pixels.shape}".encode() + np.ascontiguousarray(whole).tobytes()).hexdigest()
+
+
+def compare_geometry(case: Case, image: Geometry, mask: Geometry) -> list[Finding]:
+    """Findings on shape, then on affine or spacing where both files state them: equal, rounding, or mismatch."""
+    if tuple(image.shape) != tuple(mask.shape):
+        found = f"image {_size(image.shape)}, mask {_size(mask.shape)}"
+        return [finding("error", "shape-mismatch", case.name, found, _shape_remedy(image.shape, mask.shape))]
+    name, one, other = _comparable(image, mask)
+    if not name:
+        return []
+    difference = float(np.abs(np.asarray(one, float) - np.asarray(other, float)).max())
+    if not difference:
+        return []
+    if difference < ROUNDING:
+        return [finding("note", "geometry-rounding", case.name, f"{name} differ by {difference:.1e} mm")]
+    found = f"{name} of image {_round(one)}, of mask {_round(other)}; they differ by up to {difference:.3g} mm"
+    remedy = "resample the mask onto its image's grid, or copy the header where the pixels do fit"
+    return [finding("error", "geometry-mismatch", case.name, found, remedy)]
+
+
+def _comparable(image: Geometry, mask: Geometry) -> tuple[str, object, object]:
+    if image.affine is not None and mask.affine is not None:
+        return "affines", image.affine, mask.affine
+    if image.spacing is not None and mask.spacing is not None:
+        return "spacings", image.spacing, mask.spacing
+    return "", None, None
+
+
+def _round(value: object) -> str:
+    return str(np.asarray(value, float).round(4).tolist())
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[0]} x {shape[1]}"
+
+
+def _shape_remedy(image: Sequence[int], mask: Sequence[int]) -> str:
+    if tuple(image) == (mask[1], mask[0]):
+        return "the axes look swapped: transpose the mask"
+    if abs(image[0] * mask[1] - image[1] * mask[0]) <= max(*image, *mask):
+        return "the mask looks resized: write it again at its image's size (nearest neighbour)"
+    return "check that image and mask belong together, and write the mask at its image's size"
+
+
+def _inspect_mask(case: Case, pixels: np.ndarray, data: DataRecipe) -> tuple[MaskRecord, np.ndarray | None]:
+    stored = stored_values(pixels)
+    if not data.labels:
+        shown = foreground(pixels)
+        classes = (int(shown.size - shown.sum()), int(shown.sum())) if is_soft(stored) else None
+        return MaskRecord(case.name, case.split, stored, classes), mask_targets(shown)
+    try:
+        decoded = decode_mask(pixels, data.labels, data.mask_rule, case.name)
+    except UserError:  # told for the whole set by check_masks, which sees all values
+        return MaskRecord(case.name, case.split, stored, None), None
+    counts = tuple(np.bincount(decoded.ravel(), minlength=len(data.labels)).tolist())
+    return MaskRecord(case.name, case.split, stored, counts), mask_targets(decoded > 0)
