@@ -16,9 +16,10 @@ from preceptor.data.masks import decode_mask
 from preceptor.data.readers import read_image, read_mask
 from preceptor.delivery.package import Package
 from preceptor.delivery.predict import segment
-from preceptor.evaluation.metrics import case_metrics
-from preceptor.recipe import Recipe
-from preceptor.storage import replacing
+from preceptor.errors import UserError
+from preceptor.evaluation.metrics import CASE_METRICS, case_metrics
+from preceptor.recipe import DataRecipe, Recipe, SegmentorRecipe
+from preceptor.storage import replacing, write_text
 from preceptor.text.features import ReportFeatures
 from preceptor.text.sides import mirror
 
@@ -43,7 +44,8 @@ class Judge:
     ) -> list[Row]:
         """A row for each case and foreground class.
 
-        reports: what a report-guided package is shown, one for each case. predictions: folder for PNGs of class indices.
+        reports: what a report-guided package is shown, one for each case. predictions: folder for PNGs of
+        class indices.
         """
         names = list(self.recipe.data.labels)
         rows: list[Row] = []
@@ -72,6 +74,41 @@ class Judge:
             if progress is not None:
                 progress(index + 1, len(cases))
         return rows
+
+
+def evaluate_package(
+    package: Package,
+    data: DataRecipe,
+    cases: Sequence[Case],
+    out: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, tuple[float, float, float]]:
+    """Judge a report-free package on labelled cases; writes `cases.csv` and predictions into `out`.
+
+    Returns mean, low and high of each metric over cases and classes. Raises UserError where the package needs reports
+    or the labels name other classes than the package's.
+    """
+    import pandas as pd
+
+    from preceptor.evaluation.statistics import interval
+
+    names = list(package.labels)
+    if package.needs != "none":
+        raise UserError("this package needs reports; only image-only packages are judged here", found=package.needs)
+    if list(data.labels) != names:
+        raise UserError(
+            "the labels are not the package's classes",
+            found=", ".join(data.labels) or "none",
+            expected=", ".join(f"--label {name}={value}" for name, value in package.labels.items()),
+            remedy="name each class with the value that it has in these masks",
+        )
+    recipe = Recipe(name="evaluate", data=data, student=SegmentorRecipe(name=package.segmentor["name"]))
+    rows = Judge(recipe).rows(package, cases, 0, predictions=out / "predictions", progress=progress)
+    frame = pd.DataFrame(rows)
+    write_text(out / "cases.csv", frame.to_csv(index=False))
+    groups = frame.groupby("case", sort=False)
+    unit = [group if group else case for case, group in groups["group"].first().items()]
+    return {name: interval(groups[name].mean().to_numpy(), unit) for name in CASE_METRICS}
 
 
 def write_prediction(path: Path, classes: np.ndarray) -> None:

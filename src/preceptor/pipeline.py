@@ -4,9 +4,8 @@ Every stage leaves files and is not redone when they are there. The same command
 stopped; a changed recipe or data set is refused with the differences.
 """
 
-import fcntl
-import os
 import shutil
+import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -64,7 +63,8 @@ def run(
 ) -> Outcome:
     """Run a recipe into `folder` (default: `runs/<name>`), or go on with what stands there.
 
-    only: stages to do; all when empty. changes: `a.b=value` on the recipe. Raises UserError for whatever a user can mend.
+    only: stages to do; all when empty. changes: `a.b=value` on the recipe. Raises UserError for what a
+    user can mend.
     """
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe, changes)
@@ -106,7 +106,7 @@ class Pipeline:
         path = self.folder / "recipe.yaml"
         if path.exists():
             before = read_recipe(path)
-            changed = [line for line in differences(before.plain(), self.recipe.plain())]
+            changed = differences(before.plain(), self.recipe.plain())
             refused = [line for line in changed if not line.startswith(CHANGEABLE)]
             if refused:
                 raise RecipeError(
@@ -120,36 +120,27 @@ class Pipeline:
     @cached_property
     def case_set(self) -> CaseSet:
         """The cases of the recipe with their splits; generated first where the recipe asks for phantoms."""
-        from preceptor.data.layouts import read_cases
-        from preceptor.data.phantoms import write_phantoms
-        from preceptor.data.splits import assign_splits
-
-        data = self.recipe.data
-        if not data.root:
-            raise RecipeError("data.root is empty", where=self.recipe.name, remedy="--set data.root=FOLDER")
-        root = Path(os.path.expanduser(data.root))
-        if data.phantoms is not None and not root.exists():
-            write_phantoms(root, data.phantoms, callback(self.progress, "phantoms"))
-        if len(data.labels) < 2:
+        if len(self.recipe.data.labels) < 2:
             raise RecipeError(
                 "data.labels is missing: which stored mask values mean which class",
                 where=self.recipe.name,
                 expected="labels: {background: 0, lesion: 255}",
-                remedy=f"`preceptor check {data.root}` proposes them",
+                remedy=f"`preceptor check {self.recipe.data.root}` proposes them",
             )
-        found = read_cases(data)
-        return replace(found, cases=assign_splits(found.cases, data.split))
+        return read_case_set(self.recipe, self.progress)
 
     def check_data(self) -> None:
         """Check the data set once, refuse errors, and refuse other data than the run began with."""
         from preceptor.data.check import check
         from preceptor.environment import environment
+        from preceptor.text.encoders import build_encoder
 
+        given = self.recipe.reports.features
         path = self.folder / "data.json"
         prints = fingerprints(self.usable(self.case_set.cases))
         if path.exists():
             before = read_json(path)["fingerprints"]
-            changed = [line for line in differences(before, prints)]
+            changed = differences(before, prints)
             if changed:
                 raise DataError(
                     "the data set changed since this run began",
@@ -162,16 +153,12 @@ class Pipeline:
             self.case_set,
             self.recipe.data,
             self.recipe.reports if self.needs_reports else None,
-            encoder=self.encoder if self.needs_reports else None,
+            encoder=build_encoder(self.recipe.reports) if self.needs_reports and not given else None,
             progress=callback(self.progress, "check data"),
         )
-        if report.errors:
-            raise DataError(
-                "the data set has errors",
-                where=self.case_set.root,
-                offenders=[f"{finding.where}: {finding.message}" for finding in report.errors],
-                remedy=f"`preceptor check {self.recipe.data.root}` explains each",
-            )
+        report.raise_errors()
+        for finding in report.warnings:
+            self.progress.note(f"warning: {finding.where}: {finding.message}")
         write_manifest(self.folder / "cases.csv", self.usable(self.case_set.cases), self.case_set.root)
         write_json(self.folder / "environment.json", environment())
         write_json(path, {**report.to_dict(), "fingerprints": prints})
@@ -194,26 +181,14 @@ class Pipeline:
         return self.recipe.teacher is not None and self.recipe.teacher.privilege == "report"
 
     @cached_property
-    def encoder(self) -> Any:
-        from preceptor.text.encoders import build_encoder
-
-        return build_encoder(self.recipe.reports)
-
-    @cached_property
     def features(self) -> Path | None:
         """The file of report features, holding every wording that any stage will ask for; None without reports."""
         if not self.needs_reports:
             return None
-        from preceptor.data.augmentation import report_variants
-        from preceptor.judging import wrong_reports
-        from preceptor.text.features import embed
-
+        if self.recipe.reports.features:
+            return Path(self.recipe.reports.features)
         path = self.folder / "reports.safetensors"
-        cases = self.usable(self.case_set.cases)
-        wanted = {*report_variants(cases, self.recipe.augment)}
-        reports = [case.report or "" for case in cases]
-        wanted |= {*reports, *(text for texts in wrong_reports(reports, 0).values() for text in texts)}
-        embed(sorted(wanted), self.encoder, path, callback(self.progress, "embed reports"))
+        _embed(self.recipe, self.usable(self.case_set.cases), path, callback(self.progress, "embed reports"))
         return path
 
     def shelf(self, split: str) -> Any:
@@ -331,7 +306,7 @@ class Pipeline:
             "best_epoch": done["best_epoch"],
             "licence": self.recipe.data.licence,
             "source": self.recipe.data.source,
-            "encoder": self.encoder.identity if arm == "teacher" and self.needs_reports else None,
+            "encoder": features.identity if arm == "teacher" and features else None,
         }
         save_package(
             folder / "package",
@@ -423,11 +398,32 @@ class Pipeline:
         from preceptor.evaluation.report import write_report
         from preceptor.evaluation.summary import summarise_run
 
-        summary = summarise_run(self.folder, self.recipe)
+        found = read_json(self.folder / "data.json")
+        spacings = found["facts"].get("spacing")
+        summary = summarise_run(
+            self.folder,
+            self.recipe,
+            facts={arm: self.arm_facts(arm) for arm in self.arms},
+            data={key: value for key, value in found["facts"].items() if key != "root"},
+            leak=found["leak"],
+            unit="mm" if spacings else "pixel",
+        )
         write_json(self.folder / "summary.json", summary)
         self.ship()
         report = write_report(self.folder, self.case_set.root)
         return Outcome(self.folder, summary, report)
+
+    def arm_facts(self, arm: str) -> dict[str, Any]:
+        """Cost and training of an arm: the medians of what its seeds measured, and what its network needs."""
+        places = [self.place(arm, seed) for seed in self.recipe.seeds]
+        costs, done = ([read_json(place / name) for place in places] for name in ("cost.json", "done.json"))
+        facts = {
+            name: statistics.median(cost[name] for cost in costs) for name in ("parameters", "latency_ms", "memory_mb")
+        }
+        facts |= {
+            name: statistics.median(item[name] for item in done) for name in ("epochs", "minutes") if name in done[0]
+        }
+        return {**facts, "parameters": int(facts["parameters"]), "needs": costs[0]["needs"]}
 
     def ship(self) -> None:
         """The package of the run: the student of the seed with the best validation Dice (the control without one)."""
@@ -439,6 +435,40 @@ class Pipeline:
         shutil.copytree(self.place(arm, best) / "package", fresh)
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
+
+
+def read_case_set(recipe: Recipe, progress: Progress) -> CaseSet:
+    """The recipe's cases with their splits assigned; phantoms are generated where the recipe asks for them."""
+    from preceptor.data.layouts import read_cases
+    from preceptor.data.phantoms import write_phantoms
+    from preceptor.data.splits import assign_splits
+
+    data = recipe.data
+    if not data.root:
+        raise RecipeError("data.root is empty", where=recipe.name, remedy="--set data.root=FOLDER")
+    root = Path(data.root).expanduser()
+    if data.phantoms is not None and not root.exists():
+        write_phantoms(root, data.phantoms, callback(progress, "phantoms"))
+    found = read_cases(data)
+    return replace(found, cases=assign_splits(found.cases, data.split))
+
+
+def embed_reports(recipe: Recipe, path: Path, progress: Progress) -> Any:
+    """Embed every wording that a run of the recipe will ask for into `path`; gives the ReportFeatures."""
+    cases = read_case_set(recipe, progress).cases
+    return _embed(recipe, cases, path, callback(progress, "embed reports"))
+
+
+def _embed(recipe: Recipe, cases: Sequence[Case], path: Path, counter: Any) -> Any:
+    from preceptor.data.augmentation import report_variants
+    from preceptor.judging import wrong_reports
+    from preceptor.text.encoders import build_encoder
+    from preceptor.text.features import embed
+
+    reports = [case.report or "" for case in cases]
+    wrong = wrong_reports(reports, 0)
+    wanted = {*reports, *report_variants(cases, recipe.augment), *(text for texts in wrong.values() for text in texts)}
+    return embed(sorted(wanted), build_encoder(recipe.reports), path, counter)
 
 
 def differences(before: Any, after: Any, key: str = "") -> list[str]:
@@ -477,16 +507,13 @@ def _write_frame(path: Path, frame: Any) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One process at a time in a run folder; the lock is gone with its process, however that ends."""
+    from filelock import FileLock, Timeout
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / ".lock", "w")  # noqa: SIM115 - held for the length of the run
-    except OSError as error:
-        raise StorageError("the run folder cannot be written", where=folder, found=error.strerror) from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StorageError(
-                "another process is working in this run folder", where=folder, remedy="wait for it, or use --out"
-            ) from error
-        yield
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise StorageError(
+            "another process is working in this run folder", where=folder, remedy="wait for it, or use --out"
+        ) from error

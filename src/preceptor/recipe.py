@@ -93,12 +93,14 @@ class ReportRecipe(_Part):
     """How reports become token features. encoder: "hashed", a Hugging Face id, or a local folder.
 
     length: tokens kept, with special tokens. width: of the hashed encoder's vectors; other encoders have their own.
+    features: a file that `preceptor embed` made, perhaps on a machine with a network; the encoder is then not needed.
     """
 
     encoder: str = "hashed"
     revision: str | None = None
     length: PositiveInt = 24
     width: PositiveInt = 128
+    features: str | None = None
 
 
 class SegmentorRecipe(_Part):
@@ -140,7 +142,7 @@ class TrainingRecipe(_Part):
     """Optimisation of one arm. AdamW, cosine from `lr` to `min_lr` over `epochs`, early stopping on validation Dice.
 
     batch_size: cases an optimiser step and device, before accumulation. patience: epochs without a better validation
-    Dice (0: never stop early). clip: largest gradient norm (0: none). precision "auto": bf16 where there is hardware
+    Dice (0: never stop early). schedule_epochs: length of the cosine where it is not `epochs`. clip: largest gradient norm (0: none). precision "auto": bf16 where there is hardware
     for it.
     checkpoint_minutes: at most this much work is lost when a run is killed (0: at every step).
     """
@@ -152,6 +154,7 @@ class TrainingRecipe(_Part):
     lr: Annotated[float, Field(gt=0)] = 3e-4
     min_lr: NonNegative = 1e-6
     warmup_epochs: NonNegative = 0.0
+    schedule_epochs: PositiveInt | None = None
     weight_decay: NonNegative = 0.01
     patience: Annotated[int, Field(ge=0)] = 20
     clip: NonNegative = 1.0

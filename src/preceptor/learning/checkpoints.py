@@ -18,7 +18,7 @@ LATEST, PREVIOUS = "latest.safetensors", "previous.safetensors"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write nested dictionaries and lists of tensors and plain values; the older checkpoint becomes the previous one."""
+    """Write nested dictionaries and lists of tensors and plain values; the older one becomes the previous."""
     tensors: dict[str, torch.Tensor] = {}
     plain = _flatten(state, tensors)
     latest, fresh = folder / LATEST, folder / "fresh.safetensors"

@@ -27,7 +27,7 @@ class Supervised(nn.Module):
         self.network, self.view, self.loss = network, view, loss
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """"loss" and "segmentation", float32 scalars."""
+        """ "loss" and "segmentation", float32 scalars."""
         assert batch.mask is not None
         value = self.loss(self.network(*self.view(batch)).logits, batch.mask)
         return {"loss": value, "segmentation": value.detach()}
@@ -91,7 +91,7 @@ class Distilled(nn.Module):
         return self._teacher[0]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """"loss", "segmentation", and each distiller's losses, unweighted, as float32 scalars."""
+        """ "loss", "segmentation", and each distiller's losses, unweighted, as float32 scalars."""
         assert batch.mask is not None
         shown = self.teacher(batch)
         answer = self.network(*none(batch))

@@ -60,7 +60,8 @@ def learning_rate(settings: TrainingRecipe, epoch: int, share: float) -> float:
     now = epoch + share
     if now < settings.warmup_epochs:
         return settings.lr * max(now, 1e-3) / settings.warmup_epochs
-    cosine = 0.5 * (1 + math.cos(math.pi * min(epoch / settings.epochs, 1.0)))
+    length = settings.schedule_epochs or settings.epochs
+    cosine = 0.5 * (1 + math.cos(math.pi * min(epoch / length, 1.0)))
     return settings.min_lr + (settings.lr - settings.min_lr) * cosine
 
 
@@ -382,4 +383,3 @@ def is_done(folder: Path, settings: TrainingRecipe) -> bool:
     if not path.exists() or not (folder / "best.safetensors").exists():
         return False
     return json.loads(path.read_text(encoding="utf-8"))["planned_epochs"] == settings.epochs
-

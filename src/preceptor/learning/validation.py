@@ -60,7 +60,7 @@ class Validation:
 
 
 def overlap_counts(logits: torch.Tensor, mask: torch.Tensor | None, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per case and class, in float64 [B, C]: pixels in both, and pixels of the prediction plus those of the reference."""
+    """Per case and class, in float64 [B, C]: pixels in both, and pixels of prediction plus reference."""
     assert mask is not None
     predicted = probabilities(logits).argmax(1)
     one_hot = [torch.nn.functional.one_hot(m.long(), classes).flatten(1, 2) for m in (predicted, mask)]

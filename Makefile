@@ -1,0 +1,43 @@
+# Each target makes .venv if it is missing, installs with the constraints, and does its job.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow check docs benchmark results wheel clean
+
+demo: $(READY)
+	$(BIN)/preceptor demo --out runs/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_floors.py
+
+docs: $(READY)
+	$(BIN)/python -m pip install -q -c constraints.txt -e .[docs]
+	$(BIN)/typer preceptor.cli utils docs --name preceptor --output docs/reference/commands.md
+	$(BIN)/mkdocs build --strict --site-dir site
+
+benchmark: $(READY)
+	$(BIN)/python -m benchmarks
+
+wheel: $(READY)
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf site dist build .pytest_cache .mypy_cache .ruff_cache
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e .[dev]
+	@touch $(READY)

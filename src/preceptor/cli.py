@@ -1,0 +1,364 @@
+"""The verbs of the command line. Each parses, calls the library, and prints; heavy imports are inside the verbs.
+
+Exit codes: 0 done; 1 done, but some files failed (predict); 2 something the user can mend; 130 and 143 interrupted.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from preceptor.errors import RecipeError, UserError
+
+if TYPE_CHECKING:
+    from preceptor.pipeline import Outcome
+    from preceptor.progress import Kind
+    from preceptor.recipe import DataRecipe
+
+app = typer.Typer(
+    name="preceptor",
+    help="Train small segmentation networks with teachers who see more than the image: reports, attributes, capacity.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: preceptor demo",
+)
+
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe field: --set training.lr=1e-3"),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="NAME=VALUE", help="A class and its stored mask value, the background first."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
+
+
+def _examples(*lines: str) -> str:
+    return "Examples:\n\n" + "\n\n".join(f"    {line}" for line in lines)
+
+
+def _kind(quiet: bool) -> "Kind":
+    if quiet:
+        return "silent"
+    return "live" if sys.stderr.isatty() else "plain"
+
+
+@app.command(epilog=_examples("preceptor demo", "preceptor demo --out runs/first"))
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder.")] = Path("runs/demo"),
+    changes: Changes = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train teacher, control and student on generated chest films, and write the report. Minutes on a CPU."""
+    from preceptor.pipeline import run as run_recipe
+
+    data = out.parent / "phantoms"
+    settings = [f"data.root={data}", *(changes or [])]
+    _tell(run_recipe("demo", out, progress=_kind(quiet), changes=settings))
+
+
+@app.command(
+    epilog=_examples(
+        "preceptor run recipes/textfreekd/monuseg.yaml --set data.root=MoNuSeg",
+        "preceptor run my.yaml --out runs/mine --set seeds=[0,1,2]",
+        "preceptor run my.yaml --only teacher",
+    )
+)
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/NAME.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Do only this stage: teacher, control, student or evaluate.")
+    ] = None,
+    changes: Changes = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a recipe from files to report. The same command goes on where a stopped run left off."""
+    from preceptor.pipeline import STAGES
+    from preceptor.pipeline import run as run_recipe
+
+    unknown = [stage for stage in only or [] if stage not in STAGES]
+    if unknown:
+        raise RecipeError("no such stage", where=f"--only {unknown[0]}", expected=", ".join(STAGES))
+    _tell(run_recipe(recipe, out, only=only or (), progress=_kind(quiet), changes=changes or ()))  # type: ignore[arg-type]
+
+
+def _tell(outcome: "Outcome") -> None:
+    if outcome.summary is None:
+        print(outcome.folder)
+        return
+    for warning in outcome.summary.get("warnings", []):
+        print(f"warning: {warning}")
+    print(outcome.summary["answer"])
+    print(outcome.report)
+
+
+@app.command(
+    epilog=_examples(
+        "preceptor check MoNuSeg",
+        "preceptor check MoNuSeg --label background=0 --label nucleus=255 --write-manifest cases.csv",
+        "preceptor check recipes/textfreekd/monuseg.yaml --set data.root=MoNuSeg",
+    )
+)
+def check(
+    source: Annotated[str, typer.Argument(help="A data folder, a recipe file, or the name of a shipped recipe.")],
+    layout: Annotated[str, typer.Option(help="auto, lvit, textfreekd, folders or manifest.")] = "auto",
+    labels: Labels = None,
+    groups: Annotated[str, typer.Option(help="Patients: auto, required or waived.")] = "auto",
+    write_manifest: Annotated[Path | None, typer.Option(help="Write the cases as an editable table.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write every finding and fact as JSON.")] = None,
+    changes: Changes = None,
+    quiet: Quiet = False,
+) -> None:
+    """Tell what is wrong with a data set before any compute. Exit code 2 on errors."""
+    from dataclasses import replace
+
+    from preceptor.data import case as manifest
+    from preceptor.data.check import check as check_cases
+    from preceptor.data.check import render_check
+    from preceptor.data.layouts import read_cases
+    from preceptor.data.splits import assign_splits
+    from preceptor.progress import callback, make_progress
+    from preceptor.storage import write_json
+    from preceptor.text.encoders import build_encoder
+
+    data, reports = _data_of(source, layout, labels, groups, changes)
+    found = read_cases(data)
+    found = replace(found, cases=assign_splits(found.cases, data.split))
+    counter = callback(make_progress(_kind(quiet)), "check")
+    result = check_cases(found, data, reports, encoder=build_encoder(reports), progress=counter)
+    print(render_check(result))
+    if write_manifest:
+        manifest.write_manifest(write_manifest, found.cases, found.root)
+    if json:
+        write_json(json, result.to_dict())
+    if result.errors:
+        raise typer.Exit(2)
+
+
+def _data_of(
+    source: str, layout: str, labels: list[str] | None, groups: str, changes: list[str] | None
+) -> tuple["DataRecipe", Any]:
+    """The data and report sections: of a recipe, or made from a folder and options."""
+    from preceptor.recipe import read_recipe, validate_recipe
+
+    if not Path(source).is_dir():
+        recipe = read_recipe(source, changes or ())
+        return recipe.data, recipe.reports
+    data = {"root": source, "layout": layout, "labels": _labels(labels), "split": {"groups": groups}}
+    recipe = validate_recipe({"name": "check", "student": {"name": "unguided"}, "data": data}, where=source)
+    return recipe.data, recipe.reports
+
+
+def _labels(pairs: list[str] | None) -> dict[str, int | str]:
+    result: dict[str, int | str] = {}
+    for pair in pairs or []:
+        name, sign, value = pair.partition("=")
+        if not sign:
+            raise RecipeError("a label is not of the form name=value", where=f"--label {pair}")
+        result[name] = int(value) if value.lstrip("-").isdigit() else value
+    return result
+
+
+@app.command(
+    epilog=_examples(
+        "preceptor embed MoNuSeg --encoder hashed -o reports.safetensors",
+        "preceptor embed my.yaml -o reports.safetensors",
+        "preceptor embed QaTa --encoder models/cxr-bert -o reports.safetensors",
+    )
+)
+def embed(
+    source: Annotated[str, typer.Argument(help="A data folder, a recipe file, or the name of a shipped recipe.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Feature file; wordings it holds already are kept.")],
+    encoder: Annotated[str | None, typer.Option(help="hashed, a Hugging Face id, or a local folder.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Pinned revision of a Hugging Face encoder.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens kept of each report.")] = None,
+    changes: Changes = None,
+    quiet: Quiet = False,
+) -> None:
+    """Turn reports into token features, once, so that training needs no language model."""
+    from preceptor.pipeline import embed_reports
+    from preceptor.progress import make_progress
+    from preceptor.recipe import read_recipe, validate_recipe
+
+    given = {"encoder": encoder, "revision": revision, "length": length}
+    options = [f"reports.{key}={value}" for key, value in given.items() if value is not None]
+    if Path(source).is_dir():
+        content = {"name": "embed", "student": {"name": "unguided"}, "data": {"root": source}}
+        reports = {key: value for key, value in given.items() if value is not None}
+        recipe = validate_recipe({**content, "reports": reports}, where=source)
+    else:
+        recipe = read_recipe(source, [*options, *(changes or [])])
+    features = embed_reports(recipe, out, make_progress(_kind(quiet)))
+    print(f"{out}: {len(features)} wordings, {features.length} tokens of width {features.width}")
+
+
+@app.command(
+    epilog=_examples(
+        "preceptor evaluate runs/demo --set evaluate.tolerance=3",
+        "preceptor evaluate runs/demo/package hospital-b --label background=0 --label infection=255 -o runs/hospital-b",
+    )
+)
+def evaluate(
+    target: Annotated[Path, typer.Argument(help="A run folder (all arms are judged again) or a package.")],
+    data: Annotated[Path | None, typer.Argument(help="For a package: a labelled data folder.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="For a package: where the tables go.")] = None,
+    layout: Annotated[str, typer.Option(help="auto, lvit, textfreekd, folders or manifest.")] = "auto",
+    labels: Labels = None,
+    split: Annotated[str, typer.Option(help="For a package: all, train, val or test.")] = "all",
+    changes: Changes = None,
+    quiet: Quiet = False,
+) -> None:
+    """Judge a finished run again, or a package on other data."""
+    if (target / "recipe.yaml").is_file() and data is None:
+        from preceptor.pipeline import run as run_recipe
+
+        recipe = str(target / "recipe.yaml")
+        _tell(run_recipe(recipe, target, only=("evaluate",), progress=_kind(quiet), changes=changes or ()))
+        return
+    if data is None:
+        raise UserError(
+            "a package is judged on a data folder, which is missing",
+            where=target,
+            remedy="preceptor evaluate PACKAGE DATA --label background=0 --label NAME=VALUE",
+        )
+    from preceptor.data.layouts import read_cases
+    from preceptor.delivery.package import load_package
+    from preceptor.judging import evaluate_package
+    from preceptor.progress import callback, make_progress
+
+    section, _ = _data_of(str(data), layout, labels, "auto", None)
+    cases = [case for case in read_cases(section).cases if case.mask and split in ("all", case.split)]
+    counter = callback(make_progress(_kind(quiet)), "judge")
+    place = out or Path("runs") / f"evaluate-{data.name}"
+    figures = evaluate_package(load_package(target), section, cases, place, counter)
+    for name, (mean, low, high) in figures.items():
+        print(f"{name:22s} {mean:8.4f}   [{low:.4f}, {high:.4f}]")
+
+
+@app.command(
+    epilog=_examples(
+        "preceptor predict runs/demo/package films/ -o masks",
+        "preceptor predict runs/demo/package a.png b.nii.gz -o masks --overlays --probabilities",
+    )
+)
+def predict(
+    package: Annotated[Path, typer.Argument(help="The folder of a package.")],
+    images: Annotated[list[Path], typer.Argument(help="Files or folders.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the masks go.")],
+    overlays: Annotated[bool, typer.Option(help="Also write pictures with the outline.")] = False,
+    probabilities: Annotated[bool, typer.Option(help="Also write class probabilities.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace existing masks.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Write a mask for every image, in its own format and geometry. Exit code 1 if some files failed."""
+    from preceptor.delivery.package import load_package
+    from preceptor.delivery.predict import predict_files
+    from preceptor.progress import callback, make_progress
+
+    result = predict_files(
+        load_package(package),
+        images,
+        out,
+        overlays=overlays,
+        probabilities=probabilities,
+        overwrite=overwrite,
+        device=device,
+        progress=callback(make_progress(_kind(quiet)), "predict"),
+    )
+    print(f"{len(result.done)} written to {out}")
+    if result.failed:
+        print(f"{len(result.failed)} failed:", file=sys.stderr)
+        for path, why in result.failed:
+            print(f"  {path}: {why}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command(epilog=_examples("preceptor report runs/demo"))
+def report(folder: Annotated[Path, typer.Argument(help="A judged run folder.")]) -> None:
+    """Write report.html of a finished run again."""
+    from preceptor.evaluation.report import write_report
+
+    print(write_report(folder))
+
+
+@app.command(
+    "import-weights",
+    epilog=_examples("preceptor import-weights medseg.ckpt --architecture textfreekd-student -o student"),
+)
+def import_weights(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of an original system (.ckpt, .pth, .safetensors).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The package to write.")],
+    architecture: Annotated[str, typer.Option(help="textfreekd-teacher, textfreekd-student or languide.")],
+) -> None:
+    """Turn a published checkpoint into a package. The pickle is read in a separate process, tensors only."""
+    from preceptor.delivery.imports import import_package
+
+    print(import_package(checkpoint, out, architecture))
+
+
+@app.command("list", epilog=_examples("preceptor list", "preceptor list distillers"))
+def list_names(
+    kind: Annotated[
+        str | None, typer.Argument(help="segmentors, distillers, privileges, ... ; all if left out.")
+    ] = None,
+) -> None:
+    """Name everything that a recipe may name."""
+    from preceptor.catalogue import catalogue
+
+    sections = catalogue()
+    if kind is not None and kind not in sections:
+        raise RecipeError("no such list", where=kind, expected=", ".join(sections))
+    for title, entries in sections.items():
+        if kind in (None, title):
+            print(f"{title}:")
+            for name, text in entries:
+                print(f"  {name:24s} {text}")
+
+
+@app.command(epilog=_examples("preceptor show demo", "preceptor show my.yaml --set training.lr=1e-3"))
+def show(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")],
+    changes: Changes = None,
+) -> None:
+    """Print a recipe as it is run: everything inherited and every default filled in."""
+    from preceptor.recipe import read_recipe
+
+    print(read_recipe(recipe, changes or ()).to_yaml(), end="")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from preceptor import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Nothing happens before a verb."""
+
+
+def main() -> None:
+    """Run the command line; errors of the user are printed without a traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
