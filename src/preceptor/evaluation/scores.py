@@ -1,0 +1,196 @@
+"""The scores of one arm as an array of cases, classes and seeds, made from its table of rows and checked for gaps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from preceptor.errors import DataError, StorageError
+from preceptor.evaluation.metrics import CASE_METRICS, KINDS, image_scores
+from preceptor.evaluation.statistics import group_totals
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+METRICS = (*CASE_METRICS, "dice_pooled", "iou_pooled", "dice_image_mean", "iou_image_mean")
+MEANS = (*CASE_METRICS, "dice_image_mean", "iou_image_mean")
+COUNTS = ("tp", "fp", "fn")
+LOWER_IS_BETTER = frozenset({"hd95", "assd"})
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of an arm. values: [cases, classes, seeds, MEANS]; counts: [cases, classes, seeds, 3] of tp, fp, fn.
+
+    groups: one a case, or None where every case is its own. kinds: how many of the four combinations were met.
+    """
+
+    cases: tuple[str, ...]
+    classes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    groups: tuple[str, ...] | None
+    values: np.ndarray
+    counts: np.ndarray
+    kinds: dict[str, int]
+
+    def per_case(self, metric: str = "dice") -> np.ndarray:
+        """One value a case: the mean over classes and seeds, [cases]."""
+        return np.asarray(self.values[..., MEANS.index(metric)].mean(axis=(1, 2)))
+
+    def of_seed(self, index: int) -> "Scores":
+        """The same scores with one seed only."""
+        one = slice(index, index + 1)
+        return _with(self, seeds=self.seeds[one], values=self.values[:, :, one], counts=self.counts[:, :, one])
+
+    def of_class(self, index: int) -> "Scores":
+        """The same scores with one class only."""
+        one = slice(index, index + 1)
+        return _with(self, classes=self.classes[one], values=self.values[:, one], counts=self.counts[:, one])
+
+    def of_cases(self, names: Sequence[str]) -> "Scores":
+        """The same scores with the named cases only, in their order."""
+        index = [self.cases.index(name) for name in names]
+        groups = None if self.groups is None else tuple(self.groups[i] for i in index)
+        return _with(self, cases=tuple(names), groups=groups, values=self.values[index], counts=self.counts[index])
+
+    def repeated(self, seeds: int) -> "Scores":
+        """The same scores with every seed repeated until there are `seeds`, so that arms pair seed by seed."""
+        times = seeds // len(self.seeds)
+        values, counts = np.repeat(self.values, times, axis=2), np.repeat(self.counts, times, axis=2)
+        return _with(self, seeds=tuple(range(seeds)), values=values, counts=counts)
+
+    def totals(self) -> np.ndarray:
+        """[units, K]: what each case or group adds to the sums of which `metrics_of` makes the metrics."""
+        means = self.values.mean(axis=(1, 2))
+        pixels = self.counts.reshape(len(self.cases), -1)
+        return group_totals(np.concatenate([pixels, means, np.ones((len(means), 1))], axis=1), self.groups)
+
+    def metrics_of(self, totals: np.ndarray) -> np.ndarray:
+        """METRICS [..., M] from summed totals [..., K].
+
+        Means: over classes and seeds within a case, then over cases. Pooled: for each class and seed over all pixels,
+        then their mean; 1 where neither reference nor prediction has any foreground.
+        """
+        pixels = self.counts[0].size
+        tp, fp, fn = np.moveaxis(totals[..., :pixels].reshape(*totals.shape[:-1], -1, 3), -1, 0)
+        union = tp + fp + fn
+        iou = np.where(union > 0, tp / np.maximum(union, 1), 1.0)
+        pooled = np.stack([(2 * iou / (1 + iou)).mean(axis=-1), iou.mean(axis=-1)], axis=-1)
+        means = totals[..., pixels:-1] / totals[..., -1:]
+        split = len(CASE_METRICS)
+        return np.concatenate([means[..., :split], pooled, means[..., split:]], axis=-1)
+
+    def metrics(self) -> dict[str, float]:
+        """Every metric by name, over all cases, classes and seeds."""
+        found = self.metrics_of(self.totals().sum(axis=0))
+        return dict(zip(METRICS, found.tolist(), strict=True))
+
+
+def _with(scores: Scores, **changes: Any) -> Scores:
+    return Scores(**{**vars(scores), **changes})
+
+
+def read_rows(path: Path) -> "DataFrame":
+    """The table of rows in a `cases.csv` of an arm. Names stay text: neither `007` nor `NA` is touched."""
+    import pandas as pd
+
+    text = {"case": str, "group": str, "class": str, "kind": str, "probe": str}
+    try:
+        return pd.read_csv(path, dtype=text, keep_default_na=False, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise StorageError("the table of case scores cannot be read", where=path, found=str(error)) from error
+
+
+def scores_of(rows: "DataFrame", where: object = "scores") -> Scores:
+    """Scores from rows (case, group, seed, class, kind, the metrics, tp, fp, fn), one a case, class and seed.
+
+    Raises DataError where a case lacks a class or a seed, where one is there twice, or a score is not finite.
+    """
+    needed = ["case", "seed", "class", "kind", *CASE_METRICS, *COUNTS]
+    missing = [name for name in needed if name not in rows.columns]
+    if missing or rows.empty:
+        raise DataError("the table of case scores is incomplete", where=where, offenders=missing or ["no rows"])
+    cases, classes = tuple(rows["case"].unique()), tuple(rows["class"].unique())
+    seeds = tuple(sorted(int(seed) for seed in rows["seed"].unique()))
+    order = rows.set_index(["case", "class", "seed"])
+    _require_complete(order.index.tolist(), cases, classes, seeds, where)
+    import pandas as pd
+
+    order = order.reindex(pd.MultiIndex.from_product([cases, classes, seeds]))
+    shape = (len(cases), len(classes), len(seeds))
+    values = order[list(CASE_METRICS)].to_numpy(dtype=np.float64)
+    bad = ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        offenders = [" / ".join(map(str, key)) for key in order.index[bad]]
+        raise DataError("a score is not a finite number", where=where, offenders=offenders)
+    counts = order[list(COUNTS)].to_numpy(dtype=np.float64)
+    values = np.concatenate([values, np.stack(image_scores(counts), axis=1)], axis=1)
+    kinds: dict[str, int] = {kind: int((rows["kind"] == kind).sum()) for kind in KINDS}
+    return Scores(
+        cases=cases,
+        classes=classes,
+        seeds=seeds,
+        groups=_groups(rows, cases),
+        values=values.reshape(*shape, -1),
+        counts=counts.reshape(*shape, 3),
+        kinds=kinds,
+    )
+
+
+def _require_complete(
+    found: list[tuple], cases: Sequence[str], classes: Sequence[str], seeds: Sequence[int], where: object
+) -> None:
+    present = set(found)
+    gaps = [(c, k, s) for c in cases for k in classes for s in seeds if (c, k, s) not in present]
+    twice = sorted({key for key in found if found.count(key) > 1}) if len(present) < len(found) else []
+    if gaps or twice:
+        raise DataError(
+            "a case lacks a class or a seed, or has one twice",
+            where=where,
+            offenders=[" / ".join(map(str, key)) for key in gaps + twice],
+            remedy="evaluate the arm again",
+        )
+
+
+def _groups(rows: "DataFrame", cases: Sequence[str]) -> tuple[str, ...] | None:
+    if "group" not in rows.columns:
+        return None
+    known = dict(zip(rows["case"], rows["group"].fillna("").astype(str), strict=True))
+    groups = tuple(f"group {known[case]}" if known[case] else f"case {case}" for case in cases)
+    return None if len(set(groups)) == len(groups) else groups
+
+
+def common_cases(arms: Mapping[str, Scores], *, intersect: bool = False) -> tuple[dict[str, Scores], int]:
+    """The arms on one list of cases, in one order, and how many cases were left out.
+
+    Raises DataError where the lists, or the classes, differ; with `intersect` only shared cases are kept.
+    """
+    names = list(arms)
+    first = arms[names[0]]
+    shared = [case for case in first.cases if all(case in set(scores.cases) for scores in arms.values())]
+    offenders = []
+    for name, scores in arms.items():
+        if set(scores.classes) != set(first.classes):
+            raise DataError(
+                "the arms were judged on different classes",
+                where=name,
+                found=", ".join(scores.classes),
+                expected=", ".join(first.classes),
+            )
+        offenders += [f"{case}: judged in {name}, but not in every arm" for case in scores.cases if case not in shared]
+    if offenders and (not intersect or not shared):
+        raise DataError(
+            "the arms were judged on different cases, so their means cannot be compared",
+            offenders=offenders,
+            remedy="evaluate them on the same cases, or ask explicitly for the cases that all share",
+        )
+    aligned = {name: _same_classes(scores.of_cases(shared), first.classes) for name, scores in arms.items()}
+    everything = {case for scores in arms.values() for case in scores.cases}
+    return aligned, len(everything) - len(shared)
+
+
+def _same_classes(scores: Scores, classes: Sequence[str]) -> Scores:
+    index = [scores.classes.index(name) for name in classes]
+    return _with(scores, classes=tuple(classes), values=scores.values[:, index], counts=scores.counts[:, index])

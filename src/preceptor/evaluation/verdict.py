@@ -1,0 +1,113 @@
+"""The result in plain sentences: what the student gained, whether the teacher reads, and what to be careful about."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+LABELS = {"teacher": "teacher", "control": "control", "student": "distilled student"}
+NON_COMMERCIAL = re.compile(r"\bNC\b|non-?\s?commercial|research (use )?only", re.IGNORECASE)
+
+
+def points(share: float) -> str:
+    """A share as Dice points: 0.0321 is 3.2."""
+    return f"{100 * share:.1f}"
+
+
+def p_text(p: float | None) -> str:
+    """`p = 0.012`, `p < 0.001`, or that there is none."""
+    if p is None:
+        return "no p-value"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def answer(summary: Mapping[str, Any], confidence: float = 0.95) -> str:
+    """One sentence on the main comparison, from a summary with `arms`, `gains`, `cases` and `seeds`.
+
+    Student over control is the question asked beforehand, on Dice: its own p counts, without correction. The arm is
+    better or worse only when p is below 1 - confidence and the interval excludes zero.
+    """
+    for name, ours, theirs in (
+        ("student_over_control", "the distilled student", "its control"),
+        ("teacher_over_control", "the teacher", "the control"),
+    ):
+        if name in summary["gains"]:
+            return _comparison(summary, summary["gains"][name]["dice"], ours, theirs, confidence)
+    arms = summary["arms"]
+    told = [f"the {LABELS.get(arm, arm)} reaches Dice {arms[arm]['dice']['mean']:.3f}" for arm in arms]
+    return f"{_capital(' and '.join(told))} on {_size(summary)}; nothing was compared."
+
+
+def _comparison(summary: Mapping[str, Any], gain: Mapping[str, Any], ours: str, theirs: str, confidence: float) -> str:
+    span = f"{100 * confidence:g} % interval {points(gain['low'])} to {points(gain['high'])}"
+    if gain["low"] != gain["low"]:
+        span = "no interval"
+    if gain["few"]:
+        return f"Too few cases ({_size(summary)}) to tell whether {ours} beats {theirs}: the difference is "
+            f"{points(gain['mean'])} Dice points ({span}, no p-value)."
+    facts = f"{span}, {p_text(gain['p'])}; {_size(summary)}"
+    significant = gain["p"] < 1 - confidence
+    if significant and gain["low"] > 0:
+        return f"{_capital(ours)} beats {theirs} by {points(gain['mean'])} Dice points ({facts})."
+    if significant and gain["high"] < 0:
+        return f"{_capital(ours)} is worse than {theirs} by {points(-gain['mean'])} Dice points ({facts})."
+    return f"{_capital(ours)} does not differ measurably from {theirs}: {points(gain['mean'])} Dice points ({facts})."
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _size(summary: Mapping[str, Any]) -> str:
+    """`48 cases of 20 groups, 3 seeds`; groups are named where cases share one."""
+    cases, groups, seeds = summary["cases"], summary.get("groups"), len(summary["seeds"])
+    of = f" of {groups} group{'s' * (groups != 1)}" if groups else ""
+    return f"{cases} case{'s' * (cases != 1)}{of}, {seeds} seed{'s' * (seeds != 1)}"
+
+
+def reading(probes: Mapping[str, Mapping[str, Any]], margin: float) -> tuple[bool, str]:
+    """(text-blind or not, a sentence), from the falls in Dice when the teacher is shown other reports.
+
+    Wrong reports decide; an empty one only where there is no other probe, since it may merely be unfamiliar.
+    """
+    wrong = [name for name in ("shuffled", "wrong_side") if name in probes] or [n for n in probes if n != "right"]
+    drops = {name: probes[name]["drop"]["mean"] for name in wrong}
+    told = ", ".join(f"{points(drop)} points {PROBES.get(name, name)}" for name, drop in drops.items())
+    blind = all(drop < margin for drop in drops.values())
+    if blind:
+        return True, (
+            f"The teacher hardly reads its reports: its Dice falls by only {told} (margin {points(margin)}). "
+            "A student cannot learn from it what the reports say."
+        )
+    return False, f"The teacher reads its reports: its Dice falls by {told}."
+
+
+PROBES = {"empty": "with an empty report", "shuffled": "with another case's report", "wrong_side": "with sides swapped"}
+
+
+def warnings(summary: Mapping[str, Any], left_out: int) -> list[str]:
+    """What a reader must know before believing the numbers, the gravest first."""
+    told = []
+    leak = summary.get("leak") or {}
+    if leak.get("leaks"):
+        message = leak.get("message") or f"the reports describe the mask: leak score {leak.get('score')}"
+        told.append(f"Leak: {message}.")
+    probes = summary.get("probes")
+    if probes and probes["text_blind"]:
+        told.append(probes["message"])
+    teacher = summary["gains"].get("teacher_over_control", {}).get("dice")
+    if teacher and teacher["mean"] <= 0:
+        told.append(
+            f"The teacher is no better than the control ({points(teacher['mean'])} Dice points): "
+            "there is little that the student could learn from it."
+        )
+    if any(gain["few"] for gains in summary["gains"].values() for gain in gains.values()):
+        told.append("Fewer than six cases or patients: intervals are rough, and no p-value is given.")
+    if left_out:
+        told.append(f"{left_out} cases were left out, since not every arm was judged on them.")
+    if len(summary["seeds"]) == 1:
+        told.append("One seed only: the intervals do not tell how much another training would change the result.")
+    if NON_COMMERCIAL.search(summary.get("licence") or ""):
+        told.append(
+            f"The data's licence is non-commercial ({summary['licence']}): this holds for the networks trained on it."
+        )
+    return told

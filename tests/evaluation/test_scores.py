@@ -1,0 +1,83 @@
+"""The table of an arm: complete, aligned with the other arms, and summed as it says."""
+
+import numpy as np
+import pytest
+
+from preceptor.errors import DataError
+from preceptor.evaluation.metrics import pooled
+from preceptor.evaluation.scores import common_cases, read_rows, scores_of
+
+from .fabricate import fabricate_rows, write_csv
+
+
+def test_metrics_are_those_of_plain_means_and_pooled_counts() -> None:
+    rows = fabricate_rows(9, seeds=(3, 5), classes=("lung", "heart"))
+    found = scores_of(rows).metrics()
+    assert found["dice"] == pytest.approx(rows["dice"].mean())
+    assert found["hd95"] == pytest.approx(rows["hd95"].mean())
+    expected = np.mean([pooled(part)["dice_pooled"] for _, part in rows.groupby(["seed", "class"])])
+    assert found["dice_pooled"] == pytest.approx(expected)
+
+
+def test_seeds_and_classes_can_be_taken_apart() -> None:
+    rows = fabricate_rows(5, seeds=(3, 5), classes=("lung", "heart"))
+    scores = scores_of(rows)
+    part = rows[(rows["seed"] == 5) & (rows["class"] == "heart")]
+    assert scores.of_seed(1).of_class(1).metrics()["iou"] == pytest.approx(part["iou"].mean())
+    assert scores.per_case("dice")[2] == pytest.approx(rows[rows["case"] == "c002"]["dice"].mean())
+
+
+def test_repeating_seeds_changes_no_metric() -> None:
+    scores = scores_of(fabricate_rows(5, seeds=(3, 5)))
+    assert scores.repeated(6).metrics() == pytest.approx(scores.metrics())
+
+
+@pytest.mark.parametrize("fault", ["gap", "twice"])
+def test_a_gap_or_a_double_row_is_refused_with_its_case(fault: str) -> None:
+    import pandas as pd
+
+    rows = fabricate_rows(4, seeds=(0, 1))
+    rows = rows.drop(index=5) if fault == "gap" else pd.concat([rows, rows.iloc[[5]]])
+    with pytest.raises(DataError, match="c002 / infection / 1"):
+        scores_of(rows, "control")
+
+
+def test_a_score_that_is_not_finite_is_refused() -> None:
+    rows = fabricate_rows(4)
+    rows.loc[2, "hd95"] = float("nan")
+    with pytest.raises(DataError, match=r"not a finite number[\s\S]*c002"):
+        scores_of(rows)
+
+
+def test_arms_with_different_cases_are_refused_unless_intersected() -> None:
+    arms = {"control": scores_of(fabricate_rows(8)), "student": scores_of(fabricate_rows(6))}
+    with pytest.raises(DataError, match=r"different cases[\s\S]*c006: judged in control"):
+        common_cases(arms)
+    aligned, left_out = common_cases(arms, intersect=True)
+    assert (len(aligned["control"].cases), left_out) == (6, 2)
+    assert aligned["control"].cases == aligned["student"].cases
+
+
+def test_arms_are_put_in_one_order() -> None:
+    rows = fabricate_rows(8)
+    aligned, _ = common_cases({"control": scores_of(rows), "student": scores_of(rows.iloc[::-1])})
+    assert (aligned["control"].values == aligned["student"].values).all()
+
+
+def test_arms_with_different_classes_are_refused() -> None:
+    with pytest.raises(DataError, match="different classes"):
+        common_cases({"control": scores_of(fabricate_rows(3)), "student": scores_of(fabricate_rows(3, classes=["x"]))})
+
+
+def test_names_that_look_like_numbers_or_nothing_stay_text(tmp_path) -> None:
+    write_csv(tmp_path / "cases.csv", ["case", "group", "dice"], [["007", "", 0.5], ["NA", "1e3", 0.7]])
+    rows = read_rows(tmp_path / "cases.csv")
+    assert rows["case"].tolist() == ["007", "NA"]
+    assert rows["group"].tolist() == ["", "1e3"]
+    assert rows["dice"].sum() == pytest.approx(1.2)
+
+
+def test_groups_are_kept_only_where_cases_share_one() -> None:
+    assert scores_of(fabricate_rows(6, groups=3)).groups is not None
+    assert scores_of(fabricate_rows(6, groups=6)).groups is None
+    assert len(scores_of(fabricate_rows(6, groups=3)).totals()) == 3
