@@ -42,8 +42,10 @@ def _comparison(summary: Mapping[str, Any], gain: Mapping[str, Any], ours: str, 
     if gain["low"] != gain["low"]:
         span = "no interval"
     if gain["few"]:
-        return f"Too few cases ({_size(summary)}) to tell whether {ours} beats {theirs}: the difference is "
+        return (
+            f"Too few cases ({_size(summary)}) to tell whether {ours} beats {theirs}: the difference is "
             f"{points(gain['mean'])} Dice points ({span}, no p-value)."
+        )
     facts = f"{span}, {p_text(gain['p'])}; {_size(summary)}"
     significant = gain["p"] < 1 - confidence
     if significant and gain["low"] > 0:
