@@ -172,6 +172,12 @@ def test_forbid_drops_flips_of_cases_whose_report_has_the_axis() -> None:
         assert respect_report(draw, words, "forbid") == draw
 
 
+def test_flips_that_no_words_can_follow_are_dropped_also_when_reports_are_rewritten() -> None:
+    lobe = "Consolidation of the middle lobe."
+    kept = respect_report(Draw(flip_horizontal=True, flip_vertical=True), lobe, "rewrite")
+    assert (kept.flip_horizontal, kept.flip_vertical) == (False, True)
+
+
 def test_cases_whose_report_names_a_side_are_never_transposed() -> None:
     for rule in ("rewrite", "forbid"):
         assert not respect_report(Draw(transpose=True), LEFT, rule).transpose

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from preceptor.data.case import Case
 from preceptor.recipe import AugmentRecipe
-from preceptor.text.sides import mentions_side, mirror
+from preceptor.text.sides import can_mirror, mentions_side, mirror
 
 WORD = 2**64
 
@@ -103,18 +103,20 @@ def respect_report(draw: Draw, report: str | None, rule: str) -> Draw:
     """`draw` without what would make the case's report wrong.
 
     Transposing swaps sides with heights, which no words follow: never for a report that mentions a side. Flips along a
-    mentioned axis are dropped under "forbid"; under "rewrite" they stay, and `shown_report` gives the words that fit.
-    This depends on the case alone, so that arms with and without reports see the same images.
+    mentioned axis are dropped under "forbid"; under "rewrite" those stay that words can follow, and `shown_report`
+    gives the words. This depends on the case alone, so that arms with and without reports see the same images.
     """
-    if not (report and (draw.transpose or draw.flip_horizontal or draw.flip_vertical)):
+    if not (report and draw.permutes):
         return draw
     mentioned = mentions_side(report)
-    forbidden = mentioned if rule == "forbid" else set()
+    horizontal, vertical = "horizontal" in mentioned, "vertical" in mentioned
+    if rule == "rewrite":
+        horizontal, vertical = not can_mirror(report, True, False), not can_mirror(report, False, True)
     return replace(
         draw,
         transpose=draw.transpose and not mentioned,
-        flip_horizontal=draw.flip_horizontal and "horizontal" not in forbidden,
-        flip_vertical=draw.flip_vertical and "vertical" not in forbidden,
+        flip_horizontal=draw.flip_horizontal and not horizontal,
+        flip_vertical=draw.flip_vertical and not vertical,
     )
 
 
@@ -127,13 +129,15 @@ def shown_report(draw: Draw, report: str | None) -> str:
 
 def report_variants(cases: Iterable[Case], augment: AugmentRecipe) -> list[str]:
     """Every report that a loader may ask features for: the given ones and their mirrored forms, without repetition."""
-    sides = [(False, False)]
-    if augment.reports == "rewrite":
-        across = [False, True] if augment.flip_horizontal > 0 else [False]
-        down = [False, True] if augment.flip_vertical > 0 else [False]
-        sides = [(h, v) for h in across for v in down]
-    drawn = [Draw(flip_horizontal=h, flip_vertical=v) for h, v in sides]
-    return list(dict.fromkeys(shown_report(draw, case.report) for case in cases for draw in drawn))
+    across = [False, True] if augment.flip_horizontal > 0 else [False]
+    down = [False, True] if augment.flip_vertical > 0 else [False]
+    drawn = [Draw(flip_horizontal=h, flip_vertical=v) for h in across for v in down]
+    texts = (
+        shown_report(respect_report(draw, case.report, augment.reports), case.report)
+        for case in cases
+        for draw in drawn
+    )
+    return list(dict.fromkeys(texts))
 
 
 def augment_batch(

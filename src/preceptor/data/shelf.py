@@ -20,7 +20,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from preceptor.data.case import Case
-from preceptor.data.masks import prepare_mask
+from preceptor.data.masks import resize_mask
 from preceptor.data.readers import read_image, read_mask
 from preceptor.data.transforms import Preprocessing, is_grey
 from preceptor.errors import DataError, StorageError, UserError
@@ -226,7 +226,7 @@ def _prepare(
         mask = read_mask(path, case.slice).pixels
         if mask.shape[:2] != picture.pixels.shape[:2]:
             raise DataError("image and mask differ in shape", found=mask.shape[:2], expected=picture.pixels.shape[:2])
-        return image, prepare_mask(mask, preprocessing.size, labels, rule, path)
+        return image, resize_mask(mask, preprocessing.size, labels, rule, path)
     except UserError as error:
         raise DataError(
             f"case {case.name} cannot be prepared: {error.what}",
