@@ -7,6 +7,7 @@ checkpoint in mid-epoch is a position, and a killed run goes on with the very lo
 
 import csv
 import json
+import logging
 import math
 import signal
 import time
@@ -76,6 +77,7 @@ def make_fabric(settings: TrainingRecipe) -> Any:
     """A Lightning Fabric for the recipe's accelerator, devices, nodes, strategy and precision."""
     from lightning.fabric import Fabric
 
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     accelerator = settings.accelerator
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
