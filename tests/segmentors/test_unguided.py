@@ -76,22 +76,18 @@ def test_student_answers_the_same_whatever_condition_it_is_given():
     assert torch.equal(network(image).logits, network(image, torch.randn(1, 24, 768)).logits)
 
 
-def test_student_runs_where_text_models_cannot_be_imported():
+def test_student_runs_where_transformers_and_its_text_models_cannot_be_imported():
     program = """
 import importlib.abc, sys
 class Forbid(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        parts = name.split(".")
-        text = parts[:2] == ["transformers", "models"] and len(parts) > 2 and parts[2] not in ("convnext", "auto")
-        if text:
+        if name.partition(".")[0] in ("transformers", "tokenizers", "monai", "lightning", "pandas", "matplotlib"):
             raise ImportError("forbidden here: " + name)
 sys.meta_path.insert(0, Forbid())
 import torch
 from preceptor.segmentors import zoo
 network = zoo.build("unguided", in_channels=1, classes=2, size="tiny", widths=[8, 16, 16, 32], depths=[1, 1, 1, 1])
 assert network.eval()(torch.randn(1, 1, 32, 32)).logits.shape == (1, 2, 32, 32)
-loaded = [n for n in sys.modules if n.startswith(("transformers.models.bert", "tokenizers", "monai", "lightning"))]
-assert not loaded, loaded
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

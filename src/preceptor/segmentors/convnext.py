@@ -1,10 +1,16 @@
-"""The image encoder: ConvNeXt (Liu et al. 2022) through transformers' classes, its four stage maps used raw."""
+"""The image encoder: ConvNeXt (Liu et al. 2022), its four stage maps used raw, with Hugging Face's parameter names.
+
+Written out in torch rather than taken from transformers, whose import takes seconds and drags its tokenizers into
+every student; a test holds it against transformers' own.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from preceptor.errors import RecipeError, StorageError, UserError
 from preceptor.segmentors.base import Size
@@ -33,6 +39,64 @@ def dimensions(
     return chosen
 
 
+class ConvNextBlock(nn.Module):
+    """x + scale * (depthwise 7x7, LayerNorm, linear to 4 x width, GELU, linear back); the middle is channels-last.
+
+    The scale is multiplied into the last linear layer, which saves a pass over the map and its gradient.
+    """
+
+    def __init__(self, width: int, layer_scale: float, drop_path: float) -> None:
+        super().__init__()
+        self.layer_scale_parameter = nn.Parameter(torch.full((width,), layer_scale))
+        self.dwconv = nn.Conv2d(width, width, kernel_size=7, padding=3, groups=width)
+        self.layernorm = nn.LayerNorm(width, eps=1e-6)
+        self.pwconv1 = nn.Linear(width, 4 * width)
+        self.pwconv2 = nn.Linear(4 * width, width)
+        self.drop_path = drop_path
+
+    def forward(self, current: Tensor) -> Tensor:
+        """current: [B, width, H, W], and so returned."""
+        seen = self.layernorm(self._depthwise(current).permute(0, 2, 3, 1))
+        scale = self.layer_scale_parameter
+        weight, bias = scale[:, None] * self.pwconv2.weight, scale * self.pwconv2.bias
+        change = functional.linear(functional.gelu(self.pwconv1(seen)), weight, bias).permute(0, 3, 1, 2)
+        if self.training and self.drop_path > 0:
+            keep = 1 - self.drop_path
+            change = change * change.new_empty(len(change), 1, 1, 1).bernoulli_(keep).div_(keep)
+        return current + change
+
+    def _depthwise(self, current: Tensor) -> Tensor:
+        if current.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # on processors the gradient of a depthwise convolution is twice as slow in bf16 as in float32
+            with torch.autocast("cpu", enabled=False):
+                return self.dwconv(current.float())
+        return self.dwconv(current)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of [B, C, H, W]."""
+
+    def forward(self, current: Tensor) -> Tensor:
+        """current: [B, C, H, W], and so returned."""
+        return super().forward(current.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ConvNextStage(nn.Module):
+    """Norm and 2x2 convolution that halve the map (not in the first stage, whose `before` is None), then blocks."""
+
+    def __init__(self, before: int | None, width: int, layer_scale: float, rates: Sequence[float]) -> None:
+        super().__init__()
+        self.downsampling_layer = nn.Sequential()
+        if before is not None:
+            self.downsampling_layer.append(ChannelNorm(before, eps=1e-6))
+            self.downsampling_layer.append(nn.Conv2d(before, width, kernel_size=2, stride=2))
+        self.layers = nn.Sequential(*(ConvNextBlock(width, layer_scale, rate) for rate in rates))
+
+    def forward(self, current: Tensor) -> Tensor:
+        """current: [B, before, H, W]. Returns [B, width, H / 2, W / 2], or of the same size in the first stage."""
+        return self.layers(self.downsampling_layer(current))
+
+
 class ImageEncoder(nn.Module):
     """A 4x4 patch stem and four stages of ConvNeXt blocks, without the final norm and pooling.
 
@@ -51,30 +115,47 @@ class ImageEncoder(nn.Module):
         pretrained: str | None = None,
     ) -> None:
         super().__init__()
-        from transformers.models.convnext.configuration_convnext import ConvNextConfig
-        from transformers.models.convnext.modeling_convnext import ConvNextModel
-
-        config = ConvNextConfig(
-            num_channels=in_channels,
-            hidden_sizes=list(widths),
-            depths=list(depths),
-            layer_scale_init_value=layer_scale,
-            drop_path_rate=drop_path,
+        self.stem = nn.ModuleDict(
+            {
+                "patch_embeddings": nn.Conv2d(in_channels, widths[0], kernel_size=4, stride=4),
+                "layernorm": ChannelNorm(widths[0], eps=1e-6),
+            }
         )
-        model = ConvNextModel(config)
-        self.stem = model.embeddings
-        self.stages = model.encoder.stages
+        rates = torch.linspace(0, drop_path, sum(depths), device="cpu").split(list(depths))
+        befores = (None, *widths[:3])
+        self.stages = nn.ModuleList(
+            ConvNextStage(before, width, layer_scale, shares.tolist())
+            for before, width, shares in zip(befores, widths, rates, strict=True)
+        )
+        self.apply(_initialise)
         if pretrained is not None:
-            self.load_state_dict(pretrained_state(pretrained, in_channels, widths, depths))
+            self._start_from(pretrained, pretrained_state(pretrained, in_channels, widths, depths))
+
+    def _start_from(self, source: str, state: dict[str, Tensor]) -> None:
+        own = {name: tensor.shape for name, tensor in self.state_dict().items()}
+        faults = [f"missing: {name}" for name in own if name not in state]
+        faults += [f"not known: {name}" for name in state if name not in own]
+        faults += [f"other shape: {name}" for name in own if name in state and state[name].shape != own[name]]
+        if faults:
+            raise StorageError("the pretrained weights are not complete", where=source, offenders=faults)
+        self.load_state_dict(state)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """image: [B, in_channels, H, W]. Returns four maps [B, widths[k], H / s, W / s], s = 4, 8, 16, 32."""
+        current = self.stem["layernorm"](self.stem["patch_embeddings"](image))
         maps = []
-        current = self.stem(image)
         for stage in self.stages:
             current = stage(current)
             maps.append(current)
         return maps
+
+
+def _initialise(module: nn.Module) -> None:
+    """Truncated normal weights of deviation 0.02 and zero biases, as in the paper's appendix A."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def pretrained_state(

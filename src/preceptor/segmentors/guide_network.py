@@ -95,9 +95,20 @@ class SubpixelHead(nn.Module):
         assert self.expand.bias is not None
         biases = (mix @ self.expand.bias.reshape(self.width, -1)).flatten()
         fine = functional.pixel_shuffle(functional.conv2d(low, kernels, biases, padding=1), self.factor)
-        fine = functional.pad(fine, (self.factor - 1, 0, self.factor - 1, 0))
         assert self.classify.bias is not None
-        return functional.avg_pool2d(fine, self.factor, stride=1) + self.classify.bias[:, None, None]
+        return _blur(fine, self.factor) + self.classify.bias[:, None, None]
+
+
+def _blur(fine: Tensor, width: int) -> Tensor:
+    """The mean of each pixel and its neighbours to the left and above, `width` x `width`; zeros lie outside.
+
+    Shifted sums, first down, then right: several times as fast as `avg_pool2d` on processors.
+    """
+    rows, columns = fine.shape[2:]
+    padded = functional.pad(fine, (width - 1, 0, width - 1, 0))
+    down = sum(padded[:, :, shift : shift + rows] for shift in range(1, width)) + padded[:, :, :rows]
+    right = sum(down[..., shift : shift + columns] for shift in range(1, width)) + down[..., :columns]
+    return right / width**2
 
 
 class GuideDecoder(nn.Module):
