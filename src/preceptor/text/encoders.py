@@ -5,6 +5,7 @@ read, and they fill transformers' own `BertModel`. So CXR-BERT, whose repository
 its plain `bert.` weights. The last hidden state of all `length` tokens is used, padding included (TextFreeKD).
 """
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -34,6 +35,10 @@ NUMBERS = (
 """The fields of `config.json` that are read; all others, such as addresses of code, are left alone."""
 FAMILIES = ("bert", "cxr-bert")
 FILES = ["config.json", "vocab.txt", "tokenizer_config.json", "*.safetensors"]
+CONVERT = (
+    "convert them once with `preceptor import-weights pytorch_model.bin --architecture text-encoder --out FOLDER`, "
+    "and name that folder"
+)
 MOVING = ("main", "master", "HEAD")
 SECONDS = 5
 
@@ -45,12 +50,17 @@ class Encoder(Protocol):
     `length` that the encoder can take, None where there is no bound.
     """
 
-    length: int
-    width: int
-    limit: int | None
-
     @property
     def identity(self) -> str: ...
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def limit(self) -> int | None: ...
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         """Tokens of each text with its special ones, before it is cut to `length`."""
@@ -107,10 +117,10 @@ def _download(name: str, revision: str) -> Path:
             )
         )
 
-    try:
-        return fetch(local=True)
-    except (OSError, ValueError):
-        pass
+    with contextlib.suppress(OSError, ValueError):
+        folder = fetch(local=True)
+        if any(folder.glob("*.safetensors")) and (folder / "vocab.txt").is_file():
+            return folder
     try:
         return fetch(local=False)
     except (OSError, ValueError) as error:
@@ -226,14 +236,13 @@ def _weight_files(folder: Path) -> list[Path]:
             "the encoder's weights are pickled, and a pickle can execute code when it is loaded",
             where=pickled[0],
             expected="model.safetensors",
-            remedy="convert them once with `preceptor import-weights`, into the same folder",
+            remedy=CONVERT,
         )
     raise StorageError(
         "the encoder has no safetensors weights",
         where=folder,
         expected="model.safetensors",
-        remedy="take a revision that has them, or download the model's folder, convert its weights once with "
-        "`preceptor import-weights`, and name the folder",
+        remedy=f"take a revision that has them; or download the model's files and {CONVERT}",
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from preceptor.errors import DataError, StorageError
+from preceptor.errors import DataError, StorageError, UntrustedFileError
 from preceptor.storage import read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ AT_ONCE = 32
 class ReportFeatures:
     """Token features by text, read from a file that `embed` wrote.
 
-    identity: the encoder's. length, width: of the features. Raises StorageError for a missing, damaged or foreign file.
+    identity: the encoder's. length, width: of the features.
+    Raises StorageError for a missing or damaged file, DataError for one that holds something else.
     """
 
     def __init__(self, file: Path | str) -> None:
@@ -35,12 +36,12 @@ class ReportFeatures:
         tensors, metadata = read_tensors(self.file)
         table, keys = tensors.get("features"), tensors.get("texts")
         if metadata.get("format") != FORMAT or table is None or keys is None or table.ndim != 3:
-            raise StorageError(
+            raise DataError(
                 "this is no file of report features",
                 where=self.file,
                 found=metadata.get("format", "no format"),
                 expected=FORMAT,
-                remedy="write it with `preceptor embed`",
+                remedy="name another file; `preceptor embed` writes one",
             )
         self.identity = metadata.get("encoder", "")
         self.table: Tensor = table
@@ -79,7 +80,11 @@ class ReportFeatures:
 
 def text_key(text: str) -> bytes:
     """SHA-256 of a text, whose runs of white space count as one blank."""
-    return hashlib.sha256(" ".join(text.split()).encode()).digest()
+    return hashlib.sha256(_plain(text).encode()).digest()
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
 
 
 def embed(
@@ -104,7 +109,7 @@ def embed(
             remedy="write to another file, or delete this one",
         )
     held = set() if known is None else set(known._place)
-    new = {key: text for text in texts if (key := text_key(text)) not in held}
+    new = {key: _plain(text) for text in texts if (key := text_key(text)) not in held}
     if not new and known is not None:
         return known
     if not new:
@@ -129,7 +134,11 @@ def _known(path: Path) -> ReportFeatures | None:
         return None
     try:
         return ReportFeatures(path)
+    except UntrustedFileError:
+        raise
     except StorageError as error:
+        if path.suffix != ".safetensors":  # most likely another kind of file, named by mistake
+            raise
         warnings.warn(
             f"the report features are computed anew, since the file could not be used:\n{error}", stacklevel=3
         )
