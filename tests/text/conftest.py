@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-WORDS = "unilateral bilateral pulmonary infection one two infected area areas upper middle lower left right lung and all , ."
+WORDS = (
+    "unilateral bilateral pulmonary infection one two infected area areas upper middle lower left right lung and , ."
+)
 
 
 @pytest.fixture(scope="session")
