@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-WORDS = (
-    "unilateral bilateral pulmonary infection one two infected area areas upper middle lower left right lung and , ."
-)
+WORDS = "unilateral bilateral pulmonary infection one two infected area areas upper lower left right lung and , ."
 
 
 @pytest.fixture(scope="session")
