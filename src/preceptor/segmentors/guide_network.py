@@ -175,7 +175,10 @@ class GuideNetwork(Segmentor):
 
         Returns logits [B, C, H, W]; features guide32, guide16, guide8: the guide layers' outputs, the distilled
         ones; auxiliary: with deep supervision the side logits of strides 16 and 8, [B, 1, H, W] for two classes.
+        Raises ValueError for another size.
         """
+        if image.shape[2] % self.divisor or image.shape[3] % self.divisor:
+            raise ValueError(f"height and width must be multiples of {self.divisor}, found {tuple(image.shape[2:])}")
         if image.shape[1] != self.in_channels:
             image = image.expand(-1, self.in_channels, -1, -1)
         if self.transposed:
