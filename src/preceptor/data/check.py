@@ -7,19 +7,24 @@ beyond a few hundred bytes a case.
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from preceptor.data.annotations import REPORT_CODES
 from preceptor.data.case import Case, CaseSet, Finding
 from preceptor.data.check_files import ImageRecord, Inspection, inspect_case
-from preceptor.data.check_findings import finding, render_findings
+from preceptor.data.check_findings import Level, finding, render_findings, wrap
 from preceptor.data.check_masks import check_masks
+from preceptor.data.check_overlays import add_overlays
 from preceptor.data.check_reports import TokenCounter, check_reports
 from preceptor.data.check_splits import check_splits
 from preceptor.data.leak import leak_score
+from preceptor.data.masks import label_codes
+from preceptor.data.splits import assign_splits
 from preceptor.errors import DataError
 from preceptor.recipe import DataRecipe, ReportRecipe
 
@@ -70,21 +75,22 @@ def check(
     encoder: TokenCounter | None = None,
     progress: Progress | None = None,
     workers: int = 2,
+    overlays: Path | None = None,
 ) -> CheckReport:
     """Check a data set.
 
-    case_set: as its layout was read. Where cases have no split yet, or none is for validation, the splits that
-    `data.split` makes are judged, and a note says so. reports: None where no network of the recipe reads reports.
-    encoder: counts tokens; without one the hashed default is used and other encoders are not loaded.
+    case_set: as its layout was read; its cases are judged in the splits that `data.split` makes of them, and a note
+    says so where it moves any. reports: None where no network of the recipe reads reports.
+    encoder: counts tokens; without one the hashed default is used, and other encoders are not loaded.
+    overlays: folder for pictures of the first 20 cases whose image and mask do not fit; none are written without it.
+    Raises RecipeError where `data.labels`, `data.mask_rule` or `data.split` contradict themselves.
     """
-    findings = list(case_set.findings)
+    label_codes(data.labels)
+    findings = _of_layout(case_set, reports is not None)
     cases, made = _with_splits(case_set, data)
-    findings += made
+    findings += made + _without_mask(cases, data)
     facts: dict[str, Any] = {"root": str(case_set.root), "layout": case_set.layout, "cases": len(cases)}
     facts |= {"licence": data.licence, "source": data.source}
-    if not cases:
-        remedy = "check the folder and `data.layout`"
-        findings.append(finding("error", "no-cases", case_set.root, "0 cases", remedy))
     inspections = list(_inspections(cases, case_set, data, progress, workers))
     findings += [item for seen in inspections for item in seen.findings]
     images = [seen.image for seen in inspections if seen.image is not None]
@@ -98,20 +104,45 @@ def check(
         facts |= more
     leak = _leak(cases, inspections)
     if leak is not None and leak["leaks"]:
-        findings.append(finding("warning", "leak", "reports", leak["message"]))
+        findings.append(finding("warning", "leak", "reports", "see the leak score below"))
+    if overlays is not None:
+        findings = add_overlays(findings, cases, overlays)
     return CheckReport(tuple(findings), facts, leak)
+
+
+def _of_layout(case_set: CaseSet, reads: bool) -> list[Finding]:
+    """The layout's findings with places relative to the root; without a reader of reports, reports stop nothing."""
+    prefix = f"{case_set.root}/"
+    result = [replace(item, where=item.where.removeprefix(prefix)) for item in case_set.findings]
+    if reads:
+        return result
+    return [
+        replace(item, level="warning") if item.code in REPORT_CODES and item.level == "error" else item
+        for item in result
+    ]
+
+
+def _without_mask(cases: Sequence[Case], data: DataRecipe) -> list[Finding]:
+    lost = [case for case in cases if case.mask is None]
+    if not cases:
+        return [finding("error", "no-cases", data.root, "0 cases", "check the folder and `data.layout`")]
+    if len(lost) == len(cases):
+        remedy = "training and judging need masks; to segment images use `preceptor predict`"
+        return [finding("error", "no-mask", "masks", f"none of {len(cases)} cases has one", remedy)]
+    level: Level = "warning" if data.drop_unpaired else "error"
+    remedy = "" if data.drop_unpaired else "add it, or leave such cases out: `data.drop_unpaired: true`"
+    told = f"no mask{'; left out' if data.drop_unpaired else ''}"
+    return [finding(level, "no-mask", case.name, told, remedy) for case in lost]
 
 
 def _with_splits(case_set: CaseSet, data: DataRecipe) -> tuple[tuple[Case, ...], list[Finding]]:
     cases = case_set.cases
-    if not cases or (all(case.split for case in cases) and any(case.split == "val" for case in cases)):
-        return cases, []
-    from preceptor.data.splits import assign_splits
-
     try:
         divided = assign_splits(cases, data.split)
     except DataError as error:
-        return cases, [finding("error", "split-failed", error.where or "data.split", error.what, error.remedy)]
+        found = error.what + (f"; found {error.found}" if error.found is not None else "")
+        places = error.offenders or (error.where or "data.split",)
+        return cases, [finding("error", "split-failed", place, found, error.remedy) for place in places]
     before = {case.name: case.split for case in cases}
     moved = Counter(case.split for case in divided if case.split != before[case.name])
     if not moved:
@@ -188,8 +219,7 @@ def render_check(report: CheckReport) -> str:
         lines += [render_findings(report.findings), ""]
     lines += ["FACTS", *_fact_lines(facts), ""]
     if report.leak is not None:
-        mark = "!! " if report.leak["leaks"] else ""
-        lines += ["LEAK SCORE", f"  {mark}{report.leak['message']}", ""]
+        lines += ["LEAK SCORE", *wrap(report.leak["message"], "  ", "  "), ""]
     notes = len(report.findings) - len(report.errors) - len(report.warnings)
     counts = [(len(report.errors), "error"), (len(report.warnings), "warning"), (notes, "note")]
     lines.append(", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts))
@@ -197,7 +227,10 @@ def render_check(report: CheckReport) -> str:
 
 
 def _fact_lines(facts: dict[str, Any]) -> list[str]:
-    rows = [("images", _counted(facts.get("modes", {}))), ("sizes", _counted(facts.get("sizes", {})))]
+    rows = [
+        ("images", _counted(facts.get("modes", {}))),
+        ("sizes", _counted(facts.get("sizes", {}), of=facts.get("distinct_sizes", 0))),
+    ]
     rows.append(("spacing", _counted(facts.get("spacings_mm", {}), " mm") or "not stated by the files"))
     for split, shares in facts.get("foreground_share", {}).items():
         told = ", ".join(f"{name} {share:.1%}" for name, share in list(shares.items())[:10])
@@ -213,6 +246,7 @@ def _fact_lines(facts: dict[str, Any]) -> list[str]:
     return [f"  {name:<13} {told}" for name, told in rows if told]
 
 
-def _counted(counts: dict[str, int], unit: str = "", most: int = 5) -> str:
+def _counted(counts: dict[str, int], unit: str = "", of: int = 0, most: int = 5) -> str:
     told = "; ".join(f"{name}{unit} ({count})" for name, count in list(counts.items())[:most])
-    return told + (f"; {len(counts) - most} more" if len(counts) > most else "")
+    more = max(of, len(counts)) - most
+    return told + (f"; {more} more" if more > 0 else "")

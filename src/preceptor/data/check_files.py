@@ -1,4 +1,4 @@
-"""Checks of one case's files: readable, what their names say, numbers, and image and mask on one grid."""
+"""Checks of one case's files: readable, numbers, and image and mask on one grid."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ import numpy as np
 
 from preceptor.data.case import Case, Finding
 from preceptor.data.check_findings import finding
-from preceptor.data.check_masks import MaskRecord, foreground, is_soft, stored_values
+from preceptor.data.check_masks import MaskRecord, Stored, foreground, is_soft, summarise_values
 from preceptor.data.leak import mask_targets
 from preceptor.data.masks import decode_mask
 from preceptor.data.readers import Geometry, Picture, read_image, read_mask
-from preceptor.errors import UserError
+from preceptor.errors import DataError, UserError
 from preceptor.recipe import DataRecipe
 
 ROUNDING = 1e-3
@@ -50,8 +50,6 @@ def inspect_case(case: Case, data: DataRecipe, root: Path) -> Inspection:
     image = _read(case, "image", case.image, root, findings)
     record = _inspect_image(case, image, findings) if image else None
     if case.mask is None:
-        remedy = "add its mask, take the case out, or set `data.drop_unpaired: true`"
-        findings.append(finding("error", "no-mask", case.name, f"no mask for {_short(case.image, root)}", remedy))
         return Inspection(tuple(findings), record)
     mask = _read(case, "mask", case.mask, root, findings)
     if mask is None:
@@ -63,7 +61,12 @@ def inspect_case(case: Case, data: DataRecipe, root: Path) -> Inspection:
         found = f"{bad} of {mask.pixels.size} values in {_short(case.mask, root)}"
         findings.append(finding("error", "nan-mask", case.name, found, "write the mask again with whole numbers"))
         return Inspection(tuple(findings), record)
-    masked, targets = _inspect_mask(case, mask.pixels, data)
+    try:
+        stored = summarise_values(mask.pixels)
+    except UserError as error:
+        findings.append(_unreadable(case, "mask", case.mask, root, error))
+        return Inspection(tuple(findings), record)
+    masked, targets = _inspect_mask(case, mask.pixels, stored, data)
     return Inspection(tuple(findings), record, masked, targets)
 
 
@@ -73,39 +76,17 @@ def _short(path: Path, root: Path) -> str:
 
 def _read(case: Case, kind: str, path: Path, root: Path, findings: list[Finding]) -> Picture | None:
     try:
-        picture = (read_image if kind == "image" else read_mask)(path, case.slice)
+        return (read_image if kind == "image" else read_mask)(path, case.slice)
     except UserError as error:
-        told = f"{_short(path, root)}: {error.what}" + (f"; found {error.found}" if error.found is not None else "")
-        told += f"; expected {error.expected}" if error.expected is not None else ""
-        remedy = error.remedy or "replace the file, or take the case out"
-        findings.append(finding("error", f"unreadable-{kind}", case.name, told, remedy))
+        findings.append(_unreadable(case, kind, path, root, error))
         return None
-    name = misnamed(path)
-    if name:
-        findings.append(finding("warning", "misnamed", case.name, f"{_short(path, root)} is {name}", "rename it"))
-    return picture
 
 
-_SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "PNG", (".png",)),
-    (b"\xff\xd8\xff", "JPEG", (".jpg", ".jpeg")),
-    (b"BM", "BMP", (".bmp",)),
-    (b"II*\x00", "TIFF", (".tif", ".tiff")),
-    (b"MM\x00*", "TIFF", (".tif", ".tiff")),
-    (b"\x1f\x8b", "gzip", (".gz",)),
-)
-
-
-def misnamed(path: Path) -> str:
-    """The format that a file's first bytes show where its ending says another, else ""."""
-    with open(path, "rb") as file:
-        start = file.read(132)
-    known = [ending for *_, endings in _SIGNATURES for ending in endings]
-    for signature, name, endings in _SIGNATURES:
-        if start.startswith(signature):
-            ending = path.suffix.lower()
-            return name if ending not in endings and (ending in known or ending == ".nii") else ""
-    return ""
+def _unreadable(case: Case, kind: str, path: Path, root: Path, error: UserError) -> Finding:
+    told = f"{_short(path, root)}: {error.what}" + (f"; found {error.found}" if error.found is not None else "")
+    told += f"; expected {error.expected}" if error.expected is not None else ""
+    remedy = error.remedy or "replace the file, or take the case out"
+    return finding("error", f"unreadable-{kind}", case.name, told, remedy)
 
 
 def _inspect_image(case: Case, image: Picture, findings: list[Finding]) -> ImageRecord:
@@ -135,8 +116,10 @@ def content_hash(pixels: np.ndarray) -> str:
     if pixels.ndim == 3:
         colour = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1]
         pixels = colour[..., 0] if (colour == colour[..., :1]).all() else colour
-    whole = pixels.astype("<f8") if pixels.dtype.kind == "f" else pixels.astype("<i8")
-    return hashlib.sha256(f"{pixels.shape}".encode() + np.ascontiguousarray(whole).tobytes()).hexdigest()
+    low, high, whole = pixels.min(), pixels.max(), pixels.dtype.kind != "f"
+    small = "u1" if low >= 0 and high < 2**8 else "<u2" if low >= 0 and high < 2**16 else "<i8"
+    stored = np.ascontiguousarray(pixels, dtype=small if whole else "<f8")
+    return hashlib.sha256(f"{pixels.shape} {stored.dtype}".encode() + stored.tobytes()).hexdigest()
 
 
 def compare_geometry(case: Case, image: Geometry, mask: Geometry) -> list[Finding]:
@@ -176,20 +159,23 @@ def _size(shape: Sequence[int]) -> str:
 def _shape_remedy(image: Sequence[int], mask: Sequence[int]) -> str:
     if tuple(image) == (mask[1], mask[0]):
         return "the axes look swapped: transpose the mask"
-    if abs(image[0] * mask[1] - image[1] * mask[0]) <= max(*image, *mask):
+    if abs(image[0] * mask[1] - image[1] * mask[0]) <= max(image) / 2:  # the same ratio but for half a pixel
         return "the mask looks resized: write it again at its image's size (nearest neighbour)"
     return "check that image and mask belong together, and write the mask at its image's size"
 
 
-def _inspect_mask(case: Case, pixels: np.ndarray, data: DataRecipe) -> tuple[MaskRecord, np.ndarray | None]:
-    stored = stored_values(pixels)
-    if not data.labels:
-        shown = foreground(pixels)
-        classes = (int(shown.size - shown.sum()), int(shown.sum())) if is_soft(stored) else None
-        return MaskRecord(case.name, case.split, stored, classes), mask_targets(shown)
+def _inspect_mask(
+    case: Case, pixels: np.ndarray, stored: Stored, data: DataRecipe
+) -> tuple[MaskRecord, np.ndarray | None]:
     try:
+        if not data.labels:
+            soft = is_soft(stored)
+            shown = foreground(pixels, soft)
+            classes = (int(shown.size - shown.sum()), int(shown.sum())) if soft else None
+            return MaskRecord(case.name, case.split, stored, classes), mask_targets(shown)
         decoded = decode_mask(pixels, data.labels, data.mask_rule, case.name)
-    except UserError:  # told for the whole set by check_masks, which sees all values
-        return MaskRecord(case.name, case.split, stored, None), None
+    except DataError as error:
+        fault = (f"{error.what}; found {error.found}", error.remedy)
+        return MaskRecord(case.name, case.split, stored, None, fault), None
     counts = tuple(np.bincount(decoded.ravel(), minlength=len(data.labels)).tolist())
     return MaskRecord(case.name, case.split, stored, counts), mask_targets(decoded > 0)

@@ -17,7 +17,13 @@ LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 TITLES = {
     "unreadable-image": "an image file cannot be read",
     "unreadable-mask": "a mask file cannot be read",
-    "misnamed": "the content of a file is not what its name says",
+    "missing-mask": "an image has no mask",
+    "missing-image": "a mask has no image",
+    "missing-folder": "a folder of the layout is missing",
+    "ignored-file": "a file is not read",
+    "ignored-folder": "a folder is not read",
+    "same-name": "two files name the same case",
+    "renamed-case": "a case was renamed",
     "no-mask": "a case has no mask",
     "nan-image": "an image holds values that are not numbers (NaN or infinity)",
     "nan-mask": "a mask holds values that are not numbers (NaN or infinity)",
@@ -34,6 +40,12 @@ TITLES = {
     "duplicate-across-splits": "the same image is in several splits",
     "group-overlap": "a patient or group is in several splits",
     "no-groups": "no patient or group is known",
+    "no-group": "a case has no group",
+    "group-without-case": "a row of groups.csv fits no case",
+    "duplicate-group-row": "groups.csv names a case twice",
+    "split-without-case": "a row of splits.csv fits no case",
+    "duplicate-split-row": "splits.csv names a case twice",
+    "unknown-split": "there is no split of this name",
     "missing-split": "a split has no case",
     "small-test": "the test split is small",
     "split-made": "cases were given to splits by the rule in `data.split`",
@@ -43,6 +55,11 @@ TITLES = {
     "no-reports": "no case has a report",
     "no-report": "a case has no report",
     "empty-report": "a report is empty",
+    "report-without-case": "a row of the reports fits no case",
+    "duplicate-report-row": "the table of reports names a case twice",
+    "missing-reports": "the table of reports is not where or what the layout expects",
+    "unreadable-reports": "the table of reports cannot be read",
+    "no-report-column": "the table of reports has no column of texts",
     "duplicate-report": "several cases share one report",
     "one-report": "all cases have the same report",
     "long-report": "a report is longer than what is kept of it",
@@ -50,7 +67,6 @@ TITLES = {
     "odd-characters": "a report holds characters of a wrong encoding",
     "leak": "the reports describe the mask",
     "no-cases": "the data set has no case",
-    "no-licence": "no licence is stated",
 }
 """Code of a finding to what it means. Codes of a layout's findings that are not here are shown by their own words."""
 
@@ -76,7 +92,7 @@ def grouped(findings: Iterable[Finding]) -> list[tuple[Level, str, list[Finding]
     return [(level, code, items) for of in LEVELS for (level, code), items in groups.items() if level == of]
 
 
-def render_findings(findings: Sequence[Finding], width: int = 100) -> str:
+def render_findings(findings: Sequence[Finding]) -> str:
     """Plain text: a heading a level, a block a code with the first 20 offenders, their number and the remedy."""
     lines: list[str] = []
     last = None
@@ -84,11 +100,11 @@ def render_findings(findings: Sequence[Finding], width: int = 100) -> str:
         if level != last:
             lines += [*([""] if lines else []), {"error": "ERRORS", "warning": "WARNINGS", "note": "NOTES"}[level]]
             last = level
-        lines += _block(code, items, width)
+        lines += _block(code, items)
     return "\n".join(lines)
 
 
-def _block(code: str, items: list[Finding], width: int) -> list[str]:
+def _block(code: str, items: list[Finding]) -> list[str]:
     title = TITLES.get(code, code.replace("-", " "))
     parts = [split_message(item.message) for item in items]
     remedies = {remedy for _, remedy in parts}
@@ -96,15 +112,16 @@ def _block(code: str, items: list[Finding], width: int) -> list[str]:
     lines = [f"  {title} [{code}]" + (f": {len(items)}" if len(items) > 1 else "")]
     for item, (found, remedy) in list(zip(items, parts, strict=True))[:LISTED]:
         text = found if common is not None or not remedy else f"{found}. Remedy: {remedy}"
-        lines += _wrap(f"{item.where}: {text}" if item.where else text, width, "    - ", "      ")
+        lines += wrap(f"{item.where}: {text}" if item.where else text, "    - ", "      ")
     if len(items) > LISTED:
         lines.append(f"    ... and {len(items) - LISTED} more")
     if common:
-        lines += _wrap(common, width, "    remedy: ", "            ")
+        lines += wrap(common, "    remedy: ", "            ")
     return lines
 
 
-def _wrap(text: str, width: int, first: str, rest: str) -> list[str]:
+def wrap(text: str, first: str, rest: str, width: int = 100) -> list[str]:
+    """Lines of at most `width` signs; only longer words are left longer."""
     return textwrap.wrap(
         text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )

@@ -1,7 +1,7 @@
 """Checks of what masks store: values against the declared labels, the remap to propose, classes that never occur."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from preceptor.data.case import Finding
 from preceptor.data.check_findings import finding
+from preceptor.data.masks import decode_mask, propose_labels, stored_values
 from preceptor.errors import LISTED
 from preceptor.recipe import DataRecipe
 
@@ -19,7 +20,7 @@ MANY = 8
 """A binary set whose masks hold more distinct values than this was interpolated or compressed with loss."""
 
 Value = int | float | str
-"""A stored value: a grey level, or a colour as "#rrggbb"."""
+"""A stored value: a number, or a colour as "#rrggbb"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,91 +34,66 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class MaskRecord:
-    """One readable mask. classes: [C] pixels of each declared class, None where labels are missing or do not fit."""
+    """One readable mask. classes: [C] pixels of each class, None where labels are missing or do not fit.
+
+    fault: (what was found, remedy) where the declared labels or rule do not fit the mask.
+    """
 
     case: str
     split: str
     stored: Stored
     classes: tuple[int, ...] | None
+    fault: tuple[str, str] | None = None
 
 
-def stored_values(pixels: np.ndarray) -> Stored:
-    """Count the values of a mask [H, W] or [H, W, C]; colours are told as "#rrggbb", grey ones as numbers."""
-    flat = pixels if pixels.ndim == 2 else _one_channel(pixels)
-    colours = flat.dtype == np.uint32
-    if flat.dtype == np.uint8:
-        counts = np.bincount(flat.ravel(), minlength=1)
-        values = np.flatnonzero(counts)
-        counts = counts[values]
-    else:
-        values, counts = np.unique(flat[np.isfinite(flat)], return_counts=True)
-    most = np.sort(np.argsort(-counts, kind="stable")[:KEPT])
-    named = {
-        (f"#{int(v):06x}" if colours else _number(v)): int(n) for v, n in zip(values[most], counts[most], strict=True)
-    }
-    return Stored(named, len(values), flat.size)
-
-
-def _one_channel(pixels: np.ndarray) -> np.ndarray:
-    """[H, W] of a mask with channels: the first where all are equal, else red, green and blue in one uint32."""
-    colour = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1]
-    if (colour == colour[..., :1]).all():
-        return colour[..., 0]
-    red, green, blue = (colour[..., i].astype(np.uint32) for i in range(3))
-    return (red << 16) | (green << 8) | blue
-
-
-def _number(value: Any) -> int | float:
-    return int(value) if float(value).is_integer() else float(value)
+def summarise_values(pixels: np.ndarray) -> Stored:
+    """Count the values of a mask. Raises DataError where the array is no mask."""
+    counts = stored_values(pixels)
+    most = sorted(counts, key=lambda value: -counts[value])[:KEPT]
+    return Stored({value: counts[value] for value in counts if value in set(most)}, len(counts), sum(counts.values()))
 
 
 def is_soft(stored: Stored) -> bool:
-    """Whether a mask holds fractions, or more than MANY values up to white: interpolated, or compressed with loss."""
+    """Whether a mask holds fractions, or more than MANY grey levels up to a bright one: interpolated, or lossy."""
     numbers = [value for value in stored.pixels if not isinstance(value, str)]
     if any(isinstance(value, float) for value in numbers):
         return True
-    return stored.distinct > MANY and len(numbers) == len(stored.pixels) and max(numbers, default=0) > 250
+    return stored.distinct > MANY and len(numbers) == len(stored.pixels) and 127 < max(numbers, default=0) <= 255
 
 
-def foreground(pixels: np.ndarray) -> np.ndarray:
-    """[H, W] bool: what is foreground in a mask whose labels are not declared: not 0, or above half if it is soft."""
-    flat = pixels if pixels.ndim == 2 else _one_channel(pixels)
-    stored = stored_values(pixels)
-    if is_soft(stored):
-        return np.nan_to_num(flat.astype(float)) > max(float(value) for value in stored.pixels) / 2
-    result: np.ndarray = flat != 0
-    return result
+def foreground(pixels: np.ndarray, soft: bool) -> np.ndarray:
+    """[H, W] bool: foreground of a mask whose labels are not declared: not 0, or by the threshold rule if it is soft.
 
-
-def declared_values(labels: Mapping[str, int | str | list[int]]) -> set[Value]:
-    """All stored values that the labels declare."""
-    lists = [value if isinstance(value, list) else [value] for value in labels.values()]
-    return {value.lower() if isinstance(value, str) else value for values in lists for value in values}
-
-
-def propose(values: Sequence[Value], soft: bool) -> tuple[dict[str, Value], str]:
-    """(labels, mask rule) that would fit the values seen in a set's masks. The lowest value is the background."""
+    Raises DataError where the rule does not fit.
+    """
     if soft:
-        top = max((value for value in values if not isinstance(value, str)), default=1)
-        return {"background": 0, "foreground": _number(top)}, "threshold"
-    ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
-    background: Value = "#000000" if ordered and isinstance(ordered[-1], str) else 0
-    others = [value for value in ordered if value != background and not (value == 0 and background == "#000000")]
-    if len(others) == 1:
-        return {"background": background, "foreground": others[0]}, "exact"
-    return {"background": background, **{f"class_{i}": value for i, value in enumerate(others, 1)}}, "exact"
+        return decode_mask(pixels, {}, "threshold") > 0
+    return pixels != 0 if pixels.ndim == 2 else (pixels != 0).any(-1)
 
 
-def proposal(labels: Mapping[str, Value], rule: str) -> str:
+def propose(values: Iterable[Value], soft: bool, names: Sequence[str] = ()) -> tuple[dict[str, int | str], str]:
+    """(labels, mask rule) that fit the values of a whole set. names: of declared classes, kept if they are as many."""
+    seen = set(values)
+    if soft:
+        top = max(value for value in seen if not isinstance(value, str))
+        labels: dict[str, int | str] = {"background": 0, "foreground": 1 if top <= 1 else 255}
+        rule = "threshold"
+    else:
+        labels, rule = propose_labels(seen)
+    if rule == "threshold" and not soft:  # more classes than a proposal for one mask believes
+        background, *others = sorted((int(value) for value in seen if not isinstance(value, str)), key=abs)
+        labels, rule = {"background": background, **{f"class_{i}": v for i, v in enumerate(others, 1)}}, "exact"
+    return (dict(zip(names, labels.values(), strict=True)) if len(names) == len(labels) else labels), rule
+
+
+def proposal(labels: Mapping[str, int | str], rule: str) -> str:
     """The proposal as recipe lines on one line."""
-    items = [f"{name}: {_quoted(value)}" for name, value in labels.items()]
+    if not labels:
+        return "masks with one number or colour for each class"
+    items = [f'{name}: "{value}"' if isinstance(value, str) else f"{name}: {value}" for name, value in labels.items()]
     pairs = ", ".join(items if len(items) <= LISTED else [*items[:LISTED], "... and so on"])
     text = f"`labels: {{{pairs}}}`"
     return text if rule == "exact" else f"{text} and `mask_rule: {rule}`"
-
-
-def _quoted(value: Value) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def check_masks(records: Sequence[MaskRecord], data: DataRecipe) -> tuple[list[Finding], dict[str, Any]]:
@@ -131,13 +107,12 @@ def check_masks(records: Sequence[MaskRecord], data: DataRecipe) -> tuple[list[F
     facts: dict[str, Any] = {"values": {str(value): count for value, count in seen.most_common(KEPT)}}
     if data.labels:
         findings = _against_labels(records, data, soft)
-        names = list(data.labels)
-        classes = [record.classes for record in records]
+        names, classes = list(data.labels), [record.classes for record in records]
     else:
-        labels, rule = propose(list(seen), soft)
+        labels, rule = propose(seen, soft)
         findings = [_undeclared_labels(seen, records, labels, rule)]
-        names = ["background", "foreground"] if soft else list(labels)
-        classes = [_by_proposal(record.stored, labels) if not soft else record.classes for record in records]
+        names = list(labels)
+        classes = [record.classes if soft else _counts(record.stored, labels) for record in records]
         facts["proposed"] = {"labels": labels, "mask_rule": rule}
     shares, empty, absent = _shares(records, classes, names)
     facts |= {"foreground_share": shares, "empty_masks": dict(empty)}
@@ -150,7 +125,7 @@ def check_masks(records: Sequence[MaskRecord], data: DataRecipe) -> tuple[list[F
 
 
 def _undeclared_labels(
-    seen: Counter[Value], records: Sequence[MaskRecord], labels: Mapping[str, Value], rule: str
+    seen: Counter[Value], records: Sequence[MaskRecord], labels: Mapping[str, int | str], rule: str
 ) -> Finding:
     most = max(record.stored.distinct for record in records)
     kind = "colours" if any(isinstance(value, str) for value in seen) else "values"
@@ -167,44 +142,40 @@ def _listed(values: Sequence[Value], most: int = 12) -> str:
 
 
 def _against_labels(records: Sequence[MaskRecord], data: DataRecipe, soft: bool) -> list[Finding]:
-    declared = declared_values(data.labels)
-    other: dict[str, list[Value]] = {}
+    declared = {value for of in data.labels.values() for value in (of if isinstance(of, list) else [of])}
+    told, codes = _listed(list(declared)), {_code(value) for value in declared}
+    soft = soft and len(data.labels) == 2
+    labels, rule = propose((value for record in records for value in record.stored.pixels), soft, list(data.labels))
+    findings = []
     for record in records:
-        values = [
-            value
-            for value in record.stored.pixels
-            if value not in declared and not (value == 0 and "#000000" in declared)
-        ]
-        if values:
-            other[record.case] = values
-    if not other:
-        return []
-    by_name = {record.case: record.stored for record in records}
-    if data.mask_rule != "exact":
-        remedy = f"`mask_rule: {data.mask_rule}` decides which of them are foreground; look at an overlay"
-        return [
-            finding("warning", "soft-mask", case, f"{by_name[case].distinct} values: {_listed(values)}", remedy)
-            for case, values in other.items()
-        ]
-    every = {value for record in records for value in record.stored.pixels}
-    told = _listed(sorted(declared, key=str))
-    if soft and len(data.labels) == 2:
-        remedy = "`mask_rule: threshold` takes what is above half of the largest value; better: masks without loss"
-        code = "soft-mask"
-    else:
-        remedy = f"declare them, for example {proposal(*propose(list(every), soft))}; declared are {told}"
-        code = "undeclared-value"
-    return [
-        finding("error", code, case, f"stores {_listed(values)}, expected only {told}", remedy)
-        for case, values in other.items()
-    ]
+        other = _listed([value for value in record.stored.pixels if _code(value) not in codes])
+        if data.mask_rule != "exact":
+            if record.fault:
+                findings.append(finding("error", "undeclared-value", record.case, *record.fault))
+            elif other:
+                remedy = f"`mask_rule: {data.mask_rule}` decides which are foreground; look at an overlay"
+                found = f"{record.stored.distinct} values, among them {other}"
+                findings.append(finding("warning", "soft-mask", record.case, found, remedy))
+        elif record.fault:
+            found = f"stores {other or 'rare values'}, expected only {told}"
+            if soft:
+                remedy = "`mask_rule: threshold` takes what is above half of full scale; better are masks without loss"
+                findings.append(finding("error", "soft-mask", record.case, found, remedy))
+            else:
+                remedy = f"declare what is meant, for example {proposal(labels, rule)}"
+                findings.append(finding("error", "undeclared-value", record.case, found, remedy))
+    return findings
 
 
-def _by_proposal(stored: Stored, labels: Mapping[str, Value]) -> tuple[int, ...]:
-    return tuple(
-        stored.pixels.get(value, 0) + (stored.pixels.get(0, 0) if value == "#000000" else 0)
-        for value in labels.values()
-    )
+def _code(value: Value) -> Value:
+    """One name for a grey level and the colour of the same look."""
+    grey = isinstance(value, int) and 0 <= value <= 255
+    return f"#{value:02x}{value:02x}{value:02x}" if grey else value.lower() if isinstance(value, str) else value
+
+
+def _counts(stored: Stored, labels: Mapping[str, Value]) -> tuple[int, ...]:
+    pixels = {_code(value): count for value, count in stored.pixels.items()}
+    return tuple(pixels.get(_code(value), 0) for value in labels.values())
 
 
 def _shares(
@@ -224,16 +195,11 @@ def _shares(
         split: {name: float(value / masks[split]) for name, value in zip(names[1:], total[1:], strict=True)}
         for split, total in sums.items()
     }
-    consequence = {"train": "it cannot be learned", "val": "it cannot be watched", "test": "it cannot be judged"}
+    consequence = {"train": "it cannot be learned", "test": "it cannot be judged"}
     absent = [
-        finding(
-            "warning",
-            "absent-class",
-            f"{split}: {name}",
-            f"in none of {masks[split]} masks",
-            consequence.get(split, ""),
-        )
+        finding("warning", "absent-class", f"{split}: {name}", f"in none of {masks[split]} masks", consequence[split])
         for split, of in shares.items()
+        if split in consequence
         for name, share in of.items()
         if not share
     ]

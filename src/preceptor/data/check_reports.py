@@ -16,7 +16,8 @@ _CHUNK = 256
 class TokenCounter(Protocol):
     """What the check needs of an encoder. limit: tokens that it can take, None where there is no bound."""
 
-    limit: int | None
+    @property
+    def limit(self) -> int | None: ...
 
     def count_tokens(self, texts: list[str]) -> list[int]: ...
 
@@ -53,8 +54,7 @@ def _default_counter(reports: ReportRecipe) -> TokenCounter | None:
         return None
     from preceptor.text.encoders import build_encoder
 
-    counter: TokenCounter = build_encoder(reports)
-    return counter
+    return build_encoder(reports)
 
 
 def _absent(cases: Sequence[Case], written: Sequence[Case], data: DataRecipe, needed: bool) -> list[Finding]:
@@ -128,7 +128,7 @@ def _lengths(
     counts: list[int] = []
     for at in range(0, len(cases), _CHUNK):
         counts += counter.count_tokens([str(case.report) for case in cases[at : at + _CHUNK]])
-    longest, limit = max(counts), getattr(counter, "limit", None)
+    longest, limit = max(counts), counter.limit
     kept = reports.length if limit is None else min(reports.length, limit)
     cut = [(case, count) for case, count in zip(cases, counts, strict=True) if count > kept]
     low, middle, high = (int(value) for value in np.percentile(counts, [0, 50, 95], method="higher"))
