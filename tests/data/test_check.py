@@ -144,8 +144,9 @@ def test_a_leak_is_a_warning_and_stands_in_bold_words(tmp_path):
     assert report.leak["leaks"]
     assert [item.code for item in report.warnings] == ["leak"]
     text = render_check(report)
-    assert "  the reports describe the mask [leak]" in text
-    assert "LEAK SCORE\n  the reports describe the mask: leak score 1.00" in text
+    assert "LEAK SCORE\n  WARNING: the reports describe the mask: leak score 1.00" in text
+    assert text.count("the reports describe the mask") == 1
+    assert "upper bound" in report.warnings[0].message
 
 
 def test_a_mismatch_gets_a_picture_where_a_folder_is_given(tmp_path):
@@ -161,3 +162,12 @@ def test_a_mismatch_gets_a_picture_where_a_folder_is_given(tmp_path):
     shown = np.asarray(Image.open(tmp_path / "o/train0.png")).astype(int)
     assert shown.shape == (20, 20, 3)
     assert (shown[4, 5, 0] - shown[4, 5, 1]) > 20
+
+
+def test_clinical_notes_of_real_films_are_long_and_do_not_describe_the_mask(real_data):
+    report = checked(real_data / "covid-cxr-infection-text")
+    assert not report.errors
+    assert report.facts["splits"] == {"train": 19, "val": 4, "test": 8}
+    assert report.facts["reports"]["tokens"]["cut"] > 20
+    assert report.leak["score"] < 0.2
+    assert not report.leak["leaks"]

@@ -12,11 +12,11 @@ def test_a_message_is_what_was_found_and_the_remedy():
 
 
 def test_a_group_shows_its_title_once_twenty_offenders_the_rest_counted_and_the_remedy_once():
-    items = [finding("error", "nan-image", f"case{i}", "1 of 4 values", "repair it") for i in range(25)]
+    items = [finding("error", "nan-image", f"case{i}", f"{i + 1} of 90 values", "repair it") for i in range(25)]
     lines = render_findings(items).splitlines()
     assert lines[0] == "ERRORS"
     assert lines[1] == "  an image holds values that are not numbers (NaN or infinity) [nan-image]: 25"
-    assert lines[2] == "    - case0: 1 of 4 values"
+    assert lines[2] == "    - case0: 1 of 90 values"
     assert len([line for line in lines if line.startswith("    - ")]) == 20
     assert lines[-2:] == ["    ... and 5 more", "    remedy: repair it"]
 
@@ -33,3 +33,11 @@ def test_errors_come_first_and_unknown_codes_show_their_own_words():
     text = render_findings(items)
     assert text.index("ERRORS") < text.index("NOTES")
     assert "  n n [n-n]: 2" in text
+
+
+def test_offenders_with_one_and_the_same_fault_are_listed_in_a_row():
+    items = [finding("error", "undeclared-value", f"case{i:02d}", "stores 255", "declare it") for i in range(25)]
+    text = " ".join(render_findings(items).split())
+    assert "[undeclared-value]: 25 - stores 255: case00, case01, case02," in text
+    assert "case18, case19 ... and 5 more remedy: declare it" in text
+    assert "case20" not in text

@@ -96,6 +96,20 @@ def test_unknown_patients_are_a_warning_and_an_error_where_groups_are_required()
     assert told(findings, "no-groups")[0][:2] == ("error", "train1")
 
 
+def test_names_that_look_like_one_patient_are_hinted_at():
+    def named(*names):
+        return [Case(name, Path("/d/x.png"), split=split) for name, split in names]
+
+    train, test = [(f"p{i}_{j}", "train") for i in range(4) for j in range(2)], [("p0_7", "test"), ("q", "test")]
+    findings, _ = check_splits(named(*train, *test), data("auto"), {})
+    assert (
+        "; names such as p0_0 and p0_1 look like one patient's, and 1 such groups are in several splits; remedy"
+        in (told(findings, "no-groups")[0][2])
+    )
+    findings, _ = check_splits(named(*[(f"covid_{i}", "train") for i in range(30)]), data("auto"), {})
+    assert "look like" not in told(findings, "no-groups")[0][2]
+
+
 def test_one_image_in_two_splits_is_an_error():
     hashes = {"train0": "x", "test3": "x", "train1": "y"}
     findings, _ = check_splits(cases(train=4, val=2, test=6), data(), hashes)

@@ -104,7 +104,7 @@ def check(
         facts |= more
     leak = _leak(cases, inspections)
     if leak is not None and leak["leaks"]:
-        findings.append(finding("warning", "leak", "reports", "see the leak score below"))
+        findings.append(finding("warning", "leak", "reports", leak["message"]))
     if overlays is not None:
         findings = add_overlays(findings, cases, overlays)
     return CheckReport(tuple(findings), facts, leak)
@@ -215,11 +215,13 @@ def render_check(report: CheckReport) -> str:
     facts = report.facts
     splits = ", ".join(f"{name} {count}" for name, count in facts.get("splits", {}).items())
     lines = [f"{facts['root']}: {facts['cases']} cases ({splits}), layout {facts['layout']}", ""]
-    if report.findings:
-        lines += [render_findings(report.findings), ""]
+    shown = [item for item in report.findings if item.code != "leak"]  # it has a section of its own
+    if shown:
+        lines += [render_findings(shown), ""]
     lines += ["FACTS", *_fact_lines(facts), ""]
     if report.leak is not None:
-        lines += ["LEAK SCORE", *wrap(report.leak["message"], "  ", "  "), ""]
+        loud = "WARNING: " if report.leak["leaks"] else ""
+        lines += ["LEAK SCORE", *wrap(f"{loud}{report.leak['message']}", "  ", "  "), ""]
     notes = len(report.findings) - len(report.errors) - len(report.warnings)
     counts = [(len(report.errors), "error"), (len(report.warnings), "warning"), (notes, "note")]
     lines.append(", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts))
@@ -233,13 +235,14 @@ def _fact_lines(facts: dict[str, Any]) -> list[str]:
     ]
     rows.append(("spacing", _counted(facts.get("spacings_mm", {}), " mm") or "not stated by the files"))
     for split, shares in facts.get("foreground_share", {}).items():
-        told = ", ".join(f"{name} {share:.1%}" for name, share in list(shares.items())[:10])
+        told = ", ".join(f"{name} {share:.2%}" for name, share in list(shares.items())[:10])
         told += f" and {len(shares) - 10} more" if len(shares) > 10 else ""
         empty = facts["empty_masks"].get(split, 0)
         rows.append((f"masks, {split}", told + (f"; {empty} empty" if empty else "")))
     rows.append(("groups", f"{facts['groups']}" + (f"; {facts['ungrouped']} without" if facts["ungrouped"] else "")))
-    rows.append(("reports", f"{facts['reports']['cases']}, {facts['reports']['distinct']} distinct"))
-    if tokens := facts["reports"].get("tokens"):
+    reports = facts["reports"]
+    rows.append(("reports", f"{reports['cases']}, {reports['distinct']} distinct" if reports["cases"] else "none"))
+    if tokens := reports.get("tokens"):
         told = "{shortest} to {longest}, median {median}, 95 % up to {percentile_95}; {kept} kept, {cut} cut"
         rows.append(("tokens", told.format(**tokens)))
     rows.append(("licence", facts["licence"] or "not stated (`data.licence`)"))

@@ -110,9 +110,13 @@ def _block(code: str, items: list[Finding]) -> list[str]:
     remedies = {remedy for _, remedy in parts}
     common = remedies.pop() if len(remedies) == 1 else None
     lines = [f"  {title} [{code}]" + (f": {len(items)}" if len(items) > 1 else "")]
-    for item, (found, remedy) in list(zip(items, parts, strict=True))[:LISTED]:
-        text = found if common is not None or not remedy else f"{found}. Remedy: {remedy}"
-        lines += wrap(f"{item.where}: {text}" if item.where else text, "    - ", "      ")
+    if len(items) > 2 and len(set(parts)) == 1:
+        names = ", ".join(item.where for item in items[:LISTED])
+        lines += wrap(f"{parts[0][0]}: {names}", "    - ", "      ")
+    else:
+        for item, (found, remedy) in list(zip(items, parts, strict=True))[:LISTED]:
+            text = found if common is not None or not remedy else f"{found}. Remedy: {remedy}"
+            lines += wrap(f"{item.where}: {text}" if item.where else text, "    - ", "      ")
     if len(items) > LISTED:
         lines.append(f"    ... and {len(items) - LISTED} more")
     if common:

@@ -121,7 +121,8 @@ def check_masks(records: Sequence[MaskRecord], data: DataRecipe) -> tuple[list[F
         for record, counts in zip(records, classes, strict=True)
         if counts is not None and not sum(counts[1:])
     ]
-    return findings + absent, facts
+    declared = bool(data.labels) or len(names) == 2  # of many proposed classes none is expected anywhere yet
+    return findings + (absent if declared else []), facts
 
 
 def _undeclared_labels(
@@ -197,7 +198,7 @@ def _shares(
     }
     consequence = {"train": "it cannot be learned", "test": "it cannot be judged"}
     absent = [
-        finding("warning", "absent-class", f"{split}: {name}", f"in none of {masks[split]} masks", consequence[split])
+        finding("warning", "absent-class", f"{split}: {name}", f"in none of {masks[split]} masks; {consequence[split]}")
         for split, of in shares.items()
         if split in consequence
         for name, share in of.items()

@@ -132,8 +132,15 @@ def _lengths(
     kept = reports.length if limit is None else min(reports.length, limit)
     cut = [(case, count) for case, count in zip(cases, counts, strict=True) if count > kept]
     low, middle, high = (int(value) for value in np.percentile(counts, [0, 50, 95], method="higher"))
-    facts = {"shortest": low, "median": middle, "percentile_95": high, "longest": longest, "kept": kept}
-    facts |= {"cut": len(cut), "limit": limit}
+    facts: dict[str, int | None] = {
+        "limit": limit,
+        "shortest": low,
+        "median": middle,
+        "percentile_95": high,
+        "longest": longest,
+        "kept": kept,
+    }
+    facts["cut"] = len(cut)
     if limit is None or longest <= limit:
         remedy = f"`reports.length: {longest}` keeps all, `{high}` keeps 95 %"
     else:

@@ -1,5 +1,6 @@
 """Checks across cases: splits that are missing or small, patients and images that are in several splits."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ def _groups(cases: Sequence[Case], data: DataRecipe) -> list[Finding]:
             return []
         remedy = "add groups.csv (case,group) or a `group` column to the manifest"
         remedy += "" if rule == "required" else "; `data.split.groups: waived` says that each case is its own patient"
-        found = f"{len(cases)} cases; cases of one patient may be in several splits"
+        found = f"{len(cases)} cases; cases of one patient may be in several splits{_alike(cases)}"
         return [finding("error" if rule == "required" else "warning", "no-groups", "groups", found, remedy)]
     lost = [case for case in cases if case.group is None] if rule == "required" else []
     result = [
@@ -73,6 +74,19 @@ def _groups(cases: Sequence[Case], data: DataRecipe) -> list[Finding]:
             level = "warning" if rule == "waived" else "error"
             result.append(finding(level, "group-overlap", f"group {group}", found, remedy))  # type: ignore[arg-type]
     return result
+
+
+def _alike(cases: Sequence[Case]) -> str:
+    """Names that differ in their last number only, where that joins some cases and not most: a hint, never applied."""
+    stems: dict[str, list[Case]] = {}
+    for case in cases:
+        stems.setdefault(re.sub(r"[^0-9]?\d+$", "", case.name), []).append(case)
+    if not 0.2 * len(cases) <= len(stems) <= 0.9 * len(cases):
+        return ""
+    pairs = [of for of in stems.values() if len(of) > 1]
+    apart = sum(len({case.split for case in of}) > 1 for of in pairs)
+    told = f"; names such as {pairs[0][0].name} and {pairs[0][1].name} look like one patient's"
+    return told + (f", and {apart} such groups are in several splits" if apart else "")
 
 
 def _duplicates(cases: Sequence[Case], hashes: Mapping[str, str]) -> list[Finding]:
