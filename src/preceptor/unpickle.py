@@ -7,6 +7,8 @@ or why the file was refused.
 
 import contextlib
 import json
+import pickle
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,10 +45,23 @@ def main(checkpoint: str, out: str) -> int:
             raise ValueError("it holds tensors that are not plain")
         write_tensors(out, tensors)
     except Exception as error:  # whatever a hostile file provokes is a refusal
-        print(json.dumps({"refused": f"{type(error).__name__}: {error}"[:4000]}))  # noqa: T201
+        print(json.dumps(_outcome(error)))  # noqa: T201
         return 3
     print(json.dumps({"left_out": left_out}))  # noqa: T201
     return 0
+
+
+def _outcome(error: Exception) -> dict[str, str]:
+    """Why the file was refused, without torch's advice to trust it; `named`: what it wanted to import or call."""
+    text = str(error)
+    named = re.search(r"GLOBAL ([\w.]+)|function=([\w.]+)|[Cc]lass ([\w.]+\.[\w.]+)", text)
+    if isinstance(error, pickle.UnpicklingError):
+        found = re.search(r"(Unsupported|Trying|Can only|Only|String is)[^\n]{0,200}", text)
+        text = found.group(0) if found else "no pickle of tensors and plain values"
+    outcome = {"refused": f"{type(error).__name__}: {text}"[:300]}
+    if named and isinstance(error, pickle.UnpicklingError):
+        outcome["named"] = next(group for group in named.groups() if group)
+    return outcome
 
 
 def _load(checkpoint: str) -> Any:

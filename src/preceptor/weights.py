@@ -132,23 +132,25 @@ def read_checkpoint(checkpoint: Path | str) -> dict[str, Tensor]:
 
 def _refusal(checkpoint: Path, code: int, stdout: str, stderr: str) -> StorageError:
     try:
-        reason = str(json.loads(stdout.strip().splitlines()[-1])["refused"])
+        outcome = json.loads(stdout.strip().splitlines()[-1])
+        reason, named = str(outcome["refused"]), outcome.get("named")
     except (ValueError, KeyError, IndexError, TypeError):
         last = stderr.strip().splitlines()[-1:]
-        reason = f"the reading process ended with code {code}" + (f": {last[0]}" if last else "")
-    named = re.search(r"[Uu]nsupported (?:global|class|operand)[^.]*?\b((?:\w+\.)+\w+)", reason)
-    if named or "weights_only" in reason.lower() or "weights only" in reason.lower():
+        reason, named = f"the reading process ended with code {code}" + (f": {last[0]}" if last else ""), None
+    with open(checkpoint, "rb") as file:
+        foreign = file.read(1) == b"\x80" and reason.startswith("UnpicklingError")
+    if named or foreign:
         return UntrustedFileError(
             "the checkpoint holds more than weights, and could run code; nothing of it was used",
             where=checkpoint,
-            found=named.group(1) if named else reason.splitlines()[0][:300],
-            expected="tensors and plain values",
+            found=f"it asks for {named}" if named else reason,
+            expected="tensors and plain values, as torch.save writes them",
             remedy="get the file from its authors, or have them save the state dict alone",
         )
     return StorageError(
         "the checkpoint cannot be read",
         where=checkpoint,
-        found=reason.splitlines()[0][:300],
+        found=reason[:300],
         remedy="download it again; a state dict saved by torch.save, a Lightning checkpoint or safetensors will do",
     )
 
