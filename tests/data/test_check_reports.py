@@ -112,7 +112,6 @@ def test_an_encoder_that_is_not_at_hand_is_not_downloaded():
 
 
 def test_the_default_encoder_counts_without_a_download():
-    pytest.importorskip("preceptor.text.encoders")
     _, facts = check_reports(cases("left lung", "right lung, lower"), DataRecipe(), ReportRecipe())
     assert facts["reports"]["tokens"]["longest"] >= 3
 
