@@ -194,7 +194,7 @@ def _shares(
         empty[split] += not sum(counts[1:])
     shares = {
         split: {name: float(value / masks[split]) for name, value in zip(names[1:], total[1:], strict=True)}
-        for split, total in sums.items()
+        for split, total in sorted(sums.items(), key=lambda item: ("train", "val", "test", "none").index(item[0]))
     }
     consequence = {"train": "it cannot be learned", "test": "it cannot be judged"}
     absent = [
