@@ -61,9 +61,24 @@ class Annotations:
                 told = f"row {self.numbers[key]} names {key}, which is no case"
                 remedy = "correct the name, add the files, or delete the row"
                 self._add(f"{self.kind}-without-case", told, remedy)
-        # A row for one slice goes before a row for its whole volume.
-        order = sorted(partners, key=lambda key: -len(partners[key]))
-        return {name: self.rows[key] for key in order for name in partners[key]}
+        return self._values(partners)
+
+    def _values(self, partners: dict[str, list[str]]) -> dict[str, str]:
+        """Case name to value. A row for one slice goes before one for its whole volume, else the first row stays."""
+        chosen: dict[str, str] = {}
+        clashes: set[tuple[str, str]] = set()
+        for key in (key for key in self.rows if key in partners):
+            for name in partners[key]:
+                other = chosen.get(name)
+                if other is not None and len(partners[other]) == len(partners[key]):
+                    clashes.add((other, key))
+                elif other is None or len(partners[key]) < len(partners[other]):
+                    chosen[name] = key
+        for pair_of_rows in sorted(clashes, key=lambda keys: self.numbers[keys[1]]):
+            first, second = (f"row {self.numbers[key]} ({key})" for key in pair_of_rows)
+            told = f"{first} and {second} mean the same case; the first is kept"
+            self._add(f"duplicate-{self.kind}-row", told, "delete one of them")
+        return {name: self.rows[key] for name, key in chosen.items()}
 
     def in_order(self, cases: Sequence[Case]) -> list[Case]:
         """The cases in the order of their rows, then those without a row in their own order."""

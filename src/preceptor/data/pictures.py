@@ -76,8 +76,7 @@ def _plain(image: Any, mask: bool) -> np.ndarray:
             colours = np.asarray(image)
             grey = bool((colours == colours[..., :1]).all())
             return np.ascontiguousarray(colours[..., 0]) if grey and mask else colours
-    pixels = np.array(image)
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    return np.array(image)
 
 
 def _tiff(path: Path, mask: bool) -> np.ndarray:

@@ -45,6 +45,7 @@ _STARTS = (
     (b"\x1f\x8b", "a gzip archive"),
     (b"PK\x03\x04", "a zip archive or Office document"),
     (b"\x89HDF", "an HDF5 file"),
+    (b"\x08\x00", "DICOM without its preamble, or raw data"),
     (b"GIF8", "a GIF picture"),
     (b"RIFF", "a WebP picture or another RIFF file"),
     (b"%PDF", "a PDF document"),
@@ -120,6 +121,7 @@ def _read(path: Path, slice: int | None, mask: bool) -> Picture:
         pixels, spacing = _guarded(path, kind, lambda: decode_dicom(path, mask))
     else:
         pixels, spacing = _guarded(path, kind, lambda: decode_picture(path, kind, mask))
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     height, width = pixels.shape[:2]
     return Picture(pixels, Geometry((height, width), spacing, kind, affine, orientation))
 
@@ -142,7 +144,7 @@ def _refuse_misnamed(path: Path, kind: str) -> None:
         return
     found = f"the content is {_NAMES.get(content, content)}"
     endings = [ending for ending, other in _FORMATS.items() if other == content]
-    remedy = f"rename it to {endings[0]}" if endings else "copy or download the file again"
+    remedy = f"rename it to {endings[0]}" if endings else "copy, export or download the file again"
     if content == "a NIfTI file without compression":
         remedy = "rename it to .nii"
     raise DataError(f"this is not {_NAMES[kind]}, as its name says", where=path, found=found, remedy=remedy)

@@ -106,14 +106,11 @@ def _decoded(path: Path, content: bytes) -> str:
 
 
 def _likely_encoding(content: bytes) -> str:
-    """GBK where the bytes read as Chinese characters, pair by pair; else the usual Western encoding."""
-    try:
-        text = content.decode("gbk")
-    except UnicodeDecodeError:
-        return "WINDOWS-1252"
-    high = [sign for sign in text if ord(sign) > 127]
-    chinese = sum("\u4e00" <= sign <= "\u9fff" or "\u3000" <= sign <= "\u303f" or sign > "\uff00" for sign in high)
-    return "GBK" if chinese > len(high) / 2 else "WINDOWS-1252"
+    """GBK where most bytes above 127 are pairs of its common characters; else the usual Western encoding."""
+    text = content.decode("gb2312", errors="replace")
+    chinese = sum("\u3000" <= sign <= "\u303f" or "\u4e00" <= sign <= "\u9fff" or sign > "\uff00" for sign in text)
+    strange = text.count("\ufffd")
+    return "GBK" if chinese - strange > strange else "WINDOWS-1252"
 
 
 def _excel_lines(path: Path, content: bytes) -> Iterator[tuple[int, list[str]]]:
