@@ -170,8 +170,9 @@ class Ledger(contextlib.AbstractContextManager["Ledger"]):
 
     def fail(self, image: Path, error: UserError) -> None:
         """An image could not be predicted."""
-        self.report.failed.append((image, str(error)))
-        self._writer.writerow({"image": image, "status": "failed", "message": str(error)})
+        message = str(error).removeprefix(f"{error.where}: ")
+        self.report.failed.append((image, message))
+        self._writer.writerow({"image": image, "status": "failed", "message": message})
         self.progress()
 
     def fail_folder(self, folder: Path, message: str) -> None:

@@ -74,16 +74,17 @@ class _Segmentor(_Part):
     condition: _Condition | None
 
     def build(self) -> Segmentor:
-        """A fresh network. Raises RecipeError for names and options that the dictionary does not have."""
+        """A fresh network; global random numbers stay as they are. Raises RecipeError for unknown names and options."""
         condition = Condition(**self.condition.model_dump()) if self.condition else None
-        return zoo.build(
-            self.name,
-            in_channels=self.in_channels,
-            classes=self.classes,
-            size=self.size,
-            condition=condition,
-            **self.options,
-        )
+        with torch.random.fork_rng(devices=[]):
+            return zoo.build(
+                self.name,
+                in_channels=self.in_channels,
+                classes=self.classes,
+                size=self.size,
+                condition=condition,
+                **self.options,
+            )
 
 
 class _Weights(_Part):
@@ -307,7 +308,7 @@ def _read_description(path: Path, where: Path) -> _Description:
 def _compare_tensors(folder: Path, where: Path, description: _Description, preprocessing: Preprocessing) -> None:
     """Names and shapes in the file against those of the described network, which takes no memory on the meta device."""
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with torch.device("meta"):
             network = description.segmentor.build()
     except RecipeError as error:
         raise StorageError(
