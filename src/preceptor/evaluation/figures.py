@@ -92,22 +92,24 @@ def thinned(points: Sequence[tuple[float, float]], most: int = 240) -> tuple[tup
 def differences(values: Sequence[float]) -> str:
     """Bars of per-case differences from the largest to the smallest, stretched to the width of the page."""
     ordered = sorted(values, reverse=True)
-    largest = max((abs(v) for v in ordered), default=0.0) or 1.0
+    high, low = max([0.0, *ordered]), min([0.0, *ordered])
+    unit = 196 / (high - low or 1.0)
+    zero = 2 + unit * high
     width = 1000 / max(len(ordered), 1)
     parts = [
         '<svg class="bars" viewBox="0 0 1000 200" preserveAspectRatio="none" role="img" '
         'aria-label="Difference in Dice of every case, from the largest gain to the largest loss">'
     ]
     for index, value in enumerate(ordered):
-        tall = max(98 * abs(value) / largest, 0.6)
-        top = 100 - tall if value >= 0 else 100
+        tall = max(unit * abs(value), 0.6)
+        top = zero - tall if value >= 0 else zero
         style = "up" if value > 0 else "down"
         gap = min(0.18 * width, 3)
         parts.append(
             f'<rect class="{style}" x="{index * width + gap / 2:.2f}" y="{top:.2f}" '
             f'width="{max(width - gap, 0.2):.2f}" height="{tall:.2f}"/>'
         )
-    parts.append('<line class="zero" x1="0" x2="1000" y1="100" y2="100"/></svg>')
+    parts.append(f'<line class="zero" x1="0" x2="1000" y1="{zero:.2f}" y2="{zero:.2f}"/></svg>')
     return "".join(parts)
 
 

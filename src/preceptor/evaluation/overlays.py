@@ -20,8 +20,8 @@ from preceptor.recipe import DataRecipe
 
 SIDE = 360
 """Longest side of an embedded image, in pixels."""
-PATH_LIMIT = 24_000
-"""Longest contour, in characters of its path; a finer one is drawn coarser."""
+PATH_LIMIT = 48_000
+"""Longest contour of a case, in characters of its path; a longer one is drawn coarser."""
 WORST = 10
 
 
@@ -80,15 +80,16 @@ def showcase(
         picture = eight_bit(read_image(case.image, case.slice).pixels)
         size = _size(picture.shape[:2])
         classes = range(1, max(len(data.labels), 2))
+        limit = PATH_LIMIT // len(classes)
         reference: tuple[str, ...] = ()
         if case.mask is not None:
             stored = read_mask(case.mask, case.slice).pixels
             mask = decode_mask(stored, data.labels, data.mask_rule, case.mask)
-            reference = tuple(contour(mask == index, size) for index in classes)
+            reference = tuple(contour(mask == index, size, limit) for index in classes)
         panels = []
         for arm, path in predictions.items():
             found = read_mask(path).pixels if path.is_file() else None
-            drawn = () if found is None else tuple(contour(found == index, size) for index in classes)
+            drawn = () if found is None else tuple(contour(found == index, size, limit) for index in classes)
             panels.append(Panel(arm, drawn, **scores[arm]))
     except (UserError, OSError, ValueError) as error:
         first = str(error).splitlines()[0]
@@ -118,32 +119,46 @@ def embed(picture: np.ndarray, size: tuple[int, int], quality: int = 80) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def contour(mask: np.ndarray, size: tuple[int, int]) -> str:
-    """SVG path of the outline of a bool mask [H, W], in the coordinates of an image of `size`; "" for an empty mask."""
-    from contourpy import contour_generator
-    from PIL import Image
+def contour(mask: np.ndarray, size: tuple[int, int], limit: int = PATH_LIMIT) -> str:
+    """SVG path round a bool mask [H, W], in quarters of a pixel of an image of `size`; "" for an empty mask.
 
+    An outline of more than `limit` characters is drawn with fewer points, and one that is still longer (noise) from a
+    coarser mask.
+    """
     if not mask.any():
         return ""
-    share = Image.fromarray(mask.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BOX)
-    padded = np.pad(np.asarray(share), 1)
-    lines = contour_generator(z=padded, name="serial").lines(0.5)
-    for gap in (0.6, 1.2, 2.4, 4.8, 9.6):
-        path = "".join(_path(np.asarray(line) - 0.5, gap) for line in lines)
-        if len(path) <= PATH_LIMIT:
+    path = ""
+    for shrink, gap in ((1, 0.6), (1, 1.2), (1, 2.4), (3, 2.4), (9, 4.8), (27, 9.6)):
+        path = _outline(mask, size, shrink, gap)
+        if len(path) <= limit:
             break
     return path
 
 
-def _path(points: np.ndarray, gap: float) -> str:
-    """Points [N, 2] of a closed line, those nearer than `gap` to the last kept one left out."""
-    kept = [points[0]]
-    for point in points[1:-1]:
-        if np.abs(point - kept[-1]).sum() >= gap:
-            kept.append(point)
+def _outline(mask: np.ndarray, size: tuple[int, int], shrink: int, gap: float) -> str:
+    from contourpy import contour_generator
+    from PIL import Image
+
+    height, width = (max(1, round(side / shrink)) for side in size)
+    share = Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+    padded = np.pad(np.asarray(share), 1)
+    scale = 4 * np.array([size[1] / width, size[0] / height])
+    lines = contour_generator(z=padded, name="serial").lines(0.5)
+    return "".join(
+        _ring(np.clip((np.asarray(line) - 0.5) * scale, 0, [4 * size[1], 4 * size[0]]), 4 * gap) for line in lines
+    )
+
+
+def _ring(points: np.ndarray, gap: float) -> str:
+    """A closed line [N, 2], one point kept for each `gap` of its length, as a relative path of whole numbers."""
+    steps = np.abs(np.diff(points, axis=0)).sum(axis=1)
+    kept = np.flatnonzero(np.diff(np.floor(np.cumsum(steps) / gap), prepend=-1.0))
     if len(kept) < 3:
-        kept = [points[0], points[len(points) // 3], points[2 * len(points) // 3]]
-    return "M" + "L".join(f"{x:.1f} {y:.1f}".replace(".0", "") for x, y in kept) + "Z"
+        kept = np.array([0, len(points) // 3, 2 * len(points) // 3])
+    whole = np.rint(points[kept]).astype(int)
+    moves = np.diff(whole, axis=0)
+    moves = moves[moves.any(axis=1)]
+    return f"M{whole[0, 0]} {whole[0, 1]}l" + " ".join(f"{x} {y}" for x, y in moves).replace(" -", "-") + "z"
 
 
 def _size(shape: Sequence[int]) -> tuple[int, int]:

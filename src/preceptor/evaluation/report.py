@@ -110,6 +110,7 @@ def context(run: Path, data_root: Path | str | None = None) -> dict[str, Any]:
         "kinds": KINDS,
         "gain_labels": {name: pair for name, pair in GAINS.items() if name in summary["gains"]},
         "lower": LOWER_IS_BETTER,
+        "unit_name": "px" if summary["unit"] == "pixel" else summary["unit"],
         "forests": _forests(summary, arms),
         "curves": _curves(run, arms, summary["seeds"], recipe.training.monitor),
         "differences": _differences(scores),
@@ -211,7 +212,8 @@ def _differences(scores: Mapping[str, Scores]) -> dict[str, Any] | None:
     return {
         "svg": differences(gaps),
         "arm": pair[0],
-        "largest": max(map(abs, gaps)),
+        "highest": max(gaps),
+        "lowest": min(gaps),
         "better": sum(gap > 0 for gap in gaps),
         "worse": sum(gap < 0 for gap in gaps),
         "same": sum(gap == 0 for gap in gaps),
