@@ -165,3 +165,20 @@ def test_a_shelf_travels_to_another_process_without_its_arrays(tmp_path: Path) -
     content = pickle.dumps(shelf)
     assert len(content) < 4_000
     np.testing.assert_array_equal(pickle.loads(content).images, shelf.images)  # noqa: S301
+
+
+def test_real_images_become_normalised_arrays_with_binary_masks(real_data: Path, tmp_path: Path) -> None:
+    from preceptor.data.layouts import read_cases
+    from preceptor.recipe import DataRecipe
+
+    labels = {"background": 0, "nucleus": 255}
+    data = DataRecipe(root=str(real_data / "monuseg-text" / "MoNuSeg"), labels=labels, image_size=64)
+    cases = read_cases(data).of("val")
+    assert len(cases) == 6
+    shelf = build_shelf(cases, Preprocessing.from_recipe(data), labels, "exact", tmp_path)
+    assert shelf.stored.shape == (6, 3, 64, 64)
+    np.testing.assert_allclose(shelf.stored.mean(axis=(2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(shelf.stored.std(axis=(2, 3)), 1, atol=1e-3)
+    assert shelf.masks is not None
+    assert set(np.unique(shelf.masks)) == {0, 1}
+    assert 0.1 < shelf.masks.mean() < 0.5

@@ -212,7 +212,7 @@ class Anatomy:
                     x, y = x + length / 4 * math.cos(angle), y + length / 4 * math.sin(angle)
                     line.append((x, y))
                 strokes.append((_pairs(self._placed(np.array(line), side)), width, min(1.0, width / 0.02)))
-                if width > 0.0075 and abs(x) < 0.8:
+                if width > 0.009 and abs(x) < 0.8:
                     spread = self.numbers.uniform(0.2, 0.45)
                     growing += [(x, y, angle + turn, width * 0.74) for turn in (-spread, spread)]
         return strokes[::-1]
