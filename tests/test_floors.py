@@ -20,7 +20,7 @@ FLOORS: list[set[str]] = [
     {"distillers/*"},
     {"data/*", "text/*", "weights.py", "unpickle.py"},
     {"learning/*", "delivery/*", "evaluation/*"},
-    {"judging.py"},
+    {"judging.py", "packaging.py", "preparing.py", "resuming.py"},
     {"pipeline.py", "catalogue.py"},
     {"compare.py"},
     {"cli.py", "__main__.py"},

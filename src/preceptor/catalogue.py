@@ -1,5 +1,6 @@
 """Everything that a recipe may name, in one place for people to read."""
 
+from pathlib import Path
 from typing import get_args
 
 Entries = list[tuple[str, str]]
@@ -30,7 +31,7 @@ def catalogue() -> dict[str, Entries]:
     }
 
 
-def _recipes() -> list[tuple[str, "object"]]:
+def _recipes() -> list[tuple[str, Path]]:
     from preceptor.recipe import shipped_recipes
 
     return list(shipped_recipes().items())

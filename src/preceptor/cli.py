@@ -114,8 +114,6 @@ def check(
     quiet: Quiet = False,
 ) -> None:
     """Tell what is wrong with a data set before any compute. Exit code 2 on errors."""
-    from dataclasses import replace
-
     from preceptor.data import case as manifest
     from preceptor.data.check import check as check_cases
     from preceptor.data.check import render_check
@@ -123,16 +121,16 @@ def check(
     from preceptor.data.splits import assign_splits
     from preceptor.progress import callback, make_progress
     from preceptor.storage import write_json
-    from preceptor.text.encoders import build_encoder
 
     data, reports = _data_of(source, layout, labels, groups, changes)
     found = read_cases(data)
-    found = replace(found, cases=assign_splits(found.cases, data.split))
+    if Path(source).is_dir() and all(case.report is None for case in found.cases):
+        reports = None
     counter = callback(make_progress(_kind(quiet)), "check")
-    result = check_cases(found, data, reports, encoder=build_encoder(reports), progress=counter)
+    result = check_cases(found, data, reports, progress=counter)
     print(render_check(result))
     if write_manifest:
-        manifest.write_manifest(write_manifest, found.cases, found.root)
+        manifest.write_manifest(write_manifest, assign_splits(found.cases, data.split), found.root)
     if json:
         write_json(json, result.to_dict())
     if result.errors:
@@ -147,7 +145,8 @@ def _data_of(
 
     if not Path(source).is_dir():
         recipe = read_recipe(source, changes or ())
-        return recipe.data, recipe.reports
+        guided = recipe.teacher is not None and recipe.teacher.privilege == "report"
+        return recipe.data, recipe.reports if guided else None
     data = {"root": source, "layout": layout, "labels": _labels(labels), "split": {"groups": groups}}
     recipe = validate_recipe({"name": "check", "student": {"name": "unguided"}, "data": data}, where=source)
     return recipe.data, recipe.reports
@@ -180,7 +179,7 @@ def embed(
     quiet: Quiet = False,
 ) -> None:
     """Turn reports into token features, once, so that training needs no language model."""
-    from preceptor.pipeline import embed_reports
+    from preceptor.preparing import embed_reports
     from preceptor.progress import make_progress
     from preceptor.recipe import read_recipe, validate_recipe
 

@@ -1,7 +1,6 @@
 """Judging an arm: case by case, at the original resolution, by the very code that predicts for a user.
 
-A report-guided arm is also probed: with empty reports, with the reports of other cases, and with the sides swapped.
-A teacher that does not get worse does not read, and says so in the report.
+A report-guided arm is also judged with wrong reports (`text/probes.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -10,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from preceptor.data.case import Case
 from preceptor.data.masks import decode_mask
 from preceptor.data.readers import read_image, read_mask
-from preceptor.delivery.package import Package
+from preceptor.delivery.package import Package, load_package
 from preceptor.delivery.predict import segment
 from preceptor.errors import UserError
+from preceptor.evaluation.cost import measure_cost
 from preceptor.evaluation.metrics import CASE_METRICS, case_metrics
+from preceptor.progress import Progress, callback
 from preceptor.recipe import DataRecipe, Recipe, SegmentorRecipe
-from preceptor.storage import replacing, write_text
+from preceptor.storage import hash_file, read_json, replacing, write_json, write_text
 from preceptor.text.features import ReportFeatures
-from preceptor.text.sides import mirror
+from preceptor.text.probes import wrong_reports
 
 Row = dict[str, Any]
 
@@ -76,6 +78,59 @@ class Judge:
         return rows
 
 
+def judge_seed(
+    folder: Path,
+    recipe: Recipe,
+    cases: Sequence[Case],
+    seed: int,
+    features: ReportFeatures | None,
+    progress: Progress,
+    name: str,
+) -> None:
+    """Judge `folder/package`: writes `cases.csv`, `predictions/`, `cost.json`, and `probes.csv` where it reads reports.
+
+    A judgement that stands for the same weights, cases and settings is kept.
+    """
+    settings = recipe.evaluate
+    key = {
+        "weights": hash_file(folder / "package" / "weights.safetensors"),
+        "cases": [case.name for case in cases],
+        "tolerance": settings.tolerance,
+        "probes": settings.probes,
+    }
+    mark = folder / "judged.json"
+    if mark.exists() and read_json(mark) == key:
+        return
+    package = load_package(folder / "package")
+    reports = [case.report or "" for case in cases]
+    features = features if package.needs == "report" else None
+    judge = Judge(recipe)
+    rows = judge.rows(package, cases, seed, features, reports, folder / "predictions", callback(progress, name))
+    _write_rows(folder / "cases.csv", rows)
+    if features is not None and settings.probes:
+        probes: list[Row] = []
+        for probe, texts in wrong_reports(reports, seed).items():
+            counter = callback(progress, f"{name}, {probe.replace('_', ' ')} reports")
+            found = judge.rows(package, cases, seed, features, texts, None, counter)
+            probes += [{**row, "probe": probe} for row in found]
+        _write_rows(folder / "probes.csv", probes)
+    image = torch.zeros(1, recipe.data.channels, *recipe.data.size)
+    condition = features.batch(reports[:1]) if features is not None else None
+    write_json(folder / "cost.json", {**measure_cost(package.network, image, condition), "needs": package.needs})
+    write_json(mark, key)
+
+
+def join_tables(places: Sequence[Path], target: Path) -> None:
+    """One table of all seeds for each table that every seed has."""
+    import pandas as pd
+
+    for name in ("cases.csv", "probes.csv"):
+        if all((place / name).exists() for place in places):
+            text = {"case": str, "group": str}
+            tables = [pd.read_csv(place / name, dtype=text, keep_default_na=False) for place in places]
+            write_text(target / name, pd.concat(tables).to_csv(index=False))
+
+
 def evaluate_package(
     package: Package,
     data: DataRecipe,
@@ -104,8 +159,8 @@ def evaluate_package(
         )
     recipe = Recipe(name="evaluate", data=data, student=SegmentorRecipe(name=package.segmentor["name"]))
     rows = Judge(recipe).rows(package, cases, 0, predictions=out / "predictions", progress=progress)
+    _write_rows(out / "cases.csv", rows)
     frame = pd.DataFrame(rows)
-    write_text(out / "cases.csv", frame.to_csv(index=False))
     groups = frame.groupby("case", sort=False)
     unit = [group if group else case for case, group in groups["group"].first().items()]
     return {name: interval(groups[name].mean().to_numpy(), unit) for name in CASE_METRICS}
@@ -119,32 +174,7 @@ def write_prediction(path: Path, classes: np.ndarray) -> None:
         Image.fromarray(classes).save(temporary, format="PNG")
 
 
-def wrong_reports(reports: Sequence[str], seed: int) -> dict[str, list[str]]:
-    """The probes: from probe name to the reports shown instead of the right ones.
+def _write_rows(path: Path, rows: list[Row]) -> None:
+    import pandas as pd
 
-    shuffled: a seeded permutation in which, where possible, no case keeps a report with its own wording.
-    """
-    return {
-        "empty": [""] * len(reports),
-        "shuffled": shuffled(reports, seed),
-        "wrong_side": [mirror(text, horizontal=True, vertical=False) for text in reports],
-    }
-
-
-def shuffled(reports: Sequence[str], seed: int) -> list[str]:
-    """The reports dealt anew so that as few as possible keep their own wording.
-
-    Sorted by wording and rotated by the size of the largest group of equal ones; groups and order are drawn by seed.
-    """
-    generator = np.random.default_rng(seed)
-    groups: dict[str, list[int]] = {}
-    for index in generator.permutation(len(reports)):
-        groups.setdefault(reports[index], []).append(int(index))
-    order = [index for group in groups.values() for index in group]
-    if not order:
-        return []
-    step = max(len(group) for group in groups.values())
-    dealt = list(reports)
-    for place, index in enumerate(order):
-        dealt[index] = reports[order[(place + step) % len(order)]]
-    return dealt
+    write_text(path, pd.DataFrame(rows).to_csv(index=False))

@@ -94,7 +94,8 @@ class LiveProgress(Progress):
 
     def start(self, name: str, total: int, done: int = 0) -> None:
         self._stop()
-        self.name, self.began, self.values = name, time.monotonic(), {}
+        self.name, self.began = name, time.monotonic()
+        self.values: dict[str, float | str] = {}
         self.bars = self._new()
         self.task = self.bars.add_task(name, total=total, completed=done, values="")
         self.bars.start()

@@ -142,8 +142,8 @@ class TrainingRecipe(_Part):
     """Optimisation of one arm. AdamW, cosine from `lr` to `min_lr` over `epochs`, early stopping on validation Dice.
 
     batch_size: cases an optimiser step and device, before accumulation. patience: epochs without a better validation
-    Dice (0: never stop early). schedule_epochs: length of the cosine where it is not `epochs`. clip: largest gradient norm (0: none). precision "auto": bf16 where there is hardware
-    for it.
+    Dice (0: never stop early). schedule_epochs: length of the cosine where it is not `epochs`. clip: largest gradient
+    norm (0: none). precision "auto": bf16 where there is hardware for it.
     checkpoint_minutes: at most this much work is lost when a run is killed (0: at every step).
     """
 

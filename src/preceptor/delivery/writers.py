@@ -6,6 +6,7 @@ values of the package's labels, as the training masks did: what was trained on 0
 """
 
 import gzip
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -120,14 +121,15 @@ def _write_nifti(path: Path, stored: np.ndarray, like: Path, slope: float = 1.0)
     header["cal_min"] = header["cal_max"] = 0
     header.extensions.clear()
     image = type(source)(stored.reshape(source.shape) if stored.ndim == 3 else stored, source.affine, header)
-    # The integers are what is stored; a slope given before would make nibabel divide by it.
+    # The integers are what is stored: nibabel would divide by a slope that is set before.
     image.header.set_slope_inter(1, 0)
-    content = bytearray(image.to_bytes())
-    if slope != 1.0:
-        image.header.set_slope_inter(slope, 0)
-        fields = image.header.structarr.tobytes()
-        content[: len(fields)] = fields
-    write_bytes(path, gzip.compress(content, 6, mtime=0) if path.name.lower().endswith(".gz") else bytes(content))
+    content = image.to_bytes()
+    if slope != 1:
+        written = type(image.header).from_fileobj(io.BytesIO(content), check=False)
+        written.set_slope_inter(slope, 0)
+        fields = written.structarr.tobytes()
+        content = fields + content[len(fields) :]
+    write_bytes(path, gzip.compress(content, 6, mtime=0) if path.name.lower().endswith(".gz") else content)
 
 
 def write_probabilities(path: Path, probabilities: np.ndarray) -> None:

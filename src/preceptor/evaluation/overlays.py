@@ -62,10 +62,15 @@ def choose(dice: Mapping[str, float], present: Mapping[str, bool], worst: int = 
     chosen: dict[str, str] = {}
     if shown:
         chosen[shown[0]] = "Best"
-        chosen.setdefault(shown[len(shown) // 2], "Median")
+        middle = shown[len(shown) // 2]
+        chosen[middle] = _both(chosen.get(middle), "Median")
     for index, case in enumerate(list(reversed(ranked))[:worst], start=1):
-        chosen.setdefault(case, f"Worst {index}" if index > 1 else "Worst")
+        chosen[case] = _both(chosen.get(case), f"Worst {index}" if index > 1 else "Worst")
     return [(place, case) for case, place in chosen.items()]
+
+
+def _both(place: str | None, further: str) -> str:
+    return further if place is None else f"{place}, {further.lower()}"
 
 
 def showcase(
@@ -125,39 +130,41 @@ def contour(mask: np.ndarray, size: tuple[int, int], limit: int = PATH_LIMIT) ->
     An outline of more than `limit` characters is drawn with fewer points, and one that is still longer (noise) from a
     coarser mask.
     """
-    if not mask.any():
-        return ""
     path = ""
-    for shrink, gap in ((1, 0.6), (1, 1.2), (1, 2.4), (3, 2.4), (9, 4.8), (27, 9.6)):
-        path = _outline(mask, size, shrink, gap)
-        if len(path) <= limit:
-            break
+    for shrink, gaps in ((1, (0.6, 1.2, 2.4)), (3, (2.4,)), (9, (4.8,)), (27, (9.6,))):
+        lines = _lines(mask, size, shrink) if mask.any() else []
+        for gap in gaps:
+            path = "".join(_ring(line, 4 * gap) for line in lines)
+            if len(path) <= limit:
+                return path
     return path
 
 
-def _outline(mask: np.ndarray, size: tuple[int, int], shrink: int, gap: float) -> str:
+def _lines(mask: np.ndarray, size: tuple[int, int], shrink: int) -> list[np.ndarray]:
+    """Closed lines round the mask, each [N, 2] of (x, y) in quarter pixels, found on a grid `shrink` times as coarse."""
     from contourpy import contour_generator
     from PIL import Image
 
     height, width = (max(1, round(side / shrink)) for side in size)
     share = Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
-    padded = np.pad(np.asarray(share), 1)
     scale = 4 * np.array([size[1] / width, size[0] / height])
-    lines = contour_generator(z=padded, name="serial").lines(0.5)
-    return "".join(
-        _ring(np.clip((np.asarray(line) - 0.5) * scale, 0, [4 * size[1], 4 * size[0]]), 4 * gap) for line in lines
-    )
+    lines = contour_generator(z=np.pad(np.asarray(share), 1), name="serial").lines(0.5)
+    return [np.clip((np.asarray(line) - 0.5) * scale, 0, [4 * size[1], 4 * size[0]]) for line in lines]
 
 
 def _ring(points: np.ndarray, gap: float) -> str:
-    """A closed line [N, 2], one point kept for each `gap` of its length, as a relative path of whole numbers."""
+    """A closed line, one point kept for each `gap` of its length, as a relative path of whole numbers.
+
+    A ring too small for that is a dot: a path that cannot be parsed would end the drawing of all that follow.
+    """
     steps = np.abs(np.diff(points, axis=0)).sum(axis=1)
     kept = np.flatnonzero(np.diff(np.floor(np.cumsum(steps) / gap), prepend=-1.0))
-    if len(kept) < 3:
-        kept = np.array([0, len(points) // 3, 2 * len(points) // 3])
     whole = np.rint(points[kept]).astype(int)
     moves = np.diff(whole, axis=0)
     moves = moves[moves.any(axis=1)]
+    if len(moves) < 2:
+        x, y = np.rint(points.mean(axis=0)).astype(int)
+        return f"M{x - 1} {y - 1}h2v2h-2z"
     return f"M{whole[0, 0]} {whole[0, 1]}l" + " ".join(f"{x} {y}" for x, y in moves).replace(" -", "-") + "z"
 
 

@@ -13,7 +13,8 @@ import torch
 
 from preceptor.data.loading import EvaluationLoader, TrainingLoader
 from preceptor.data.shelf import Shelf
-from preceptor.delivery.package import load_package
+from preceptor.data.transforms import Preprocessing
+from preceptor.delivery.package import Package, load_package
 from preceptor.distillers import zoo as distillers
 from preceptor.errors import RecipeError
 from preceptor.learning.losses import segmentation_loss
@@ -111,11 +112,14 @@ def build_task(job: ArmJob, features: ReportFeatures | None) -> Supervised | Dis
     return Distilled(network, teacher, parts, loss)
 
 
-def check_same_view(recipe: Recipe, package: Any, where: object) -> None:
-    """Raise RecipeError where teacher and student disagree in classes or preprocessing (fault 21)."""
-    from preceptor.data.transforms import Preprocessing
+def preprocessing_of(recipe: Recipe) -> Preprocessing:
+    """How the recipe turns a picture into the network's input."""
+    return Preprocessing.from_recipe(recipe.data)
 
-    ours = Preprocessing.from_recipe(recipe.data)
+
+def check_same_view(recipe: Recipe, package: Package, where: object) -> None:
+    """Raise RecipeError where teacher and student disagree in classes or preprocessing (fault 21)."""
+    ours = preprocessing_of(recipe)
     faults = []
     if package.network.classes != len(recipe.data.labels):
         faults.append(f"classes: teacher {package.network.classes}, recipe {len(recipe.data.labels)}")

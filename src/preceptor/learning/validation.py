@@ -33,6 +33,7 @@ class Validation:
             if index % self.fabric.world_size != self.fabric.global_rank:
                 continue
             batch = self.ready(batch)
+            assert batch.mask is not None
             with self.fabric.autocast():
                 logits = network(*(view(batch) if view else (batch.image, None))).logits
             inter, size = overlap_counts(logits, batch.mask, classes)
@@ -59,9 +60,8 @@ class Validation:
         return [self.fabric.all_reduce(value.to(device), reduce_op="sum").cpu() for value in values]
 
 
-def overlap_counts(logits: torch.Tensor, mask: torch.Tensor | None, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+def overlap_counts(logits: torch.Tensor, mask: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Per case and class, in float64 [B, C]: pixels in both, and pixels of prediction plus reference."""
-    assert mask is not None
     predicted = probabilities(logits).argmax(1)
     one_hot = [torch.nn.functional.one_hot(m.long(), classes).flatten(1, 2) for m in (predicted, mask)]
     inter = (one_hot[0] * one_hot[1]).sum(1)

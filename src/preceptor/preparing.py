@@ -1,0 +1,58 @@
+"""The cases and report features that a recipe asks for."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from preceptor.data.case import Case, CaseSet
+from preceptor.data.layouts import read_cases
+from preceptor.data.splits import assign_splits
+from preceptor.errors import RecipeError
+from preceptor.progress import Progress, callback
+from preceptor.recipe import DataRecipe, Recipe
+
+if TYPE_CHECKING:
+    from preceptor.text.features import ReportFeatures
+
+
+def read_case_set(recipe: Recipe, progress: Progress) -> CaseSet:
+    """The recipe's cases; phantoms are generated where the recipe asks for them and their folder does not exist."""
+    data = recipe.data
+    if not data.root:
+        raise RecipeError("data.root is empty", where=recipe.name, remedy="--set data.root=FOLDER")
+    root = Path(data.root).expanduser()
+    if data.phantoms is not None and not root.exists():
+        from preceptor.data.phantoms import write_phantoms
+
+        write_phantoms(root, data.phantoms, callback(progress, "phantoms"))
+    return read_cases(data)
+
+
+def usable(cases: Sequence[Case], data: DataRecipe) -> tuple[Case, ...]:
+    """The cases that take part, with their splits: those with a mask, and with "" for a report that may be missing."""
+    empty = data.missing_text == "empty"
+    return tuple(
+        replace(case, report="") if case.report is None and empty else case
+        for case in assign_splits(cases, data.split)
+        if case.mask is not None and case.split
+    )
+
+
+def embed_reports(recipe: Recipe, path: Path, progress: Progress) -> "ReportFeatures":
+    """Embed every wording that a run of the recipe will ask for into the file `path`."""
+    cases = usable(read_case_set(recipe, progress).cases, recipe.data)
+    return embed_wordings(recipe, cases, path, callback(progress, "embed reports"))
+
+
+def embed_wordings(recipe: Recipe, cases: Sequence[Case], path: Path, counter: Any) -> "ReportFeatures":
+    """Reports as they are, rewritten for flipped images, and wrong ones for the probes."""
+    from preceptor.data.augmentation import report_variants
+    from preceptor.text.encoders import build_encoder
+    from preceptor.text.features import embed
+    from preceptor.text.probes import wrong_reports
+
+    reports = [case.report or "" for case in cases]
+    wrong = wrong_reports(reports, 0)
+    wanted = {*reports, *report_variants(cases, recipe.augment), *(text for texts in wrong.values() for text in texts)}
+    return embed(sorted(wanted), build_encoder(recipe.reports), path, counter)

@@ -1,0 +1,101 @@
+"""What lets the same command go on, and what forbids it: one process a folder, the same recipe, the same data."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from preceptor.data.case import Case
+from preceptor.errors import DataError, RecipeError, StorageError
+from preceptor.recipe import Recipe, read_recipe
+from preceptor.storage import hash_file, hash_json, write_text
+
+CHANGEABLE = (
+    "description",
+    "data.licence",
+    "data.source",
+    "data.root",
+    "reports.features",
+    "training.epochs",
+    "training.workers",
+    "training.devices",
+    "training.nodes",
+    "training.accelerator",
+    "training.strategy",
+    "training.checkpoint_minutes",
+    "teacher.source",
+    "evaluate.",
+    "seeds",
+)
+"""Recipe keys that may differ when a run is resumed: they do not change what finished stages have learned.
+
+`data.root` may move since the content of the cases is checked; more seeds may be added.
+"""
+
+
+def require_same_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write the resolved recipe, or refuse a folder whose recipe differs in what was learned from it (fault 16)."""
+    path = folder / "recipe.yaml"
+    if path.exists():
+        changed = differences(read_recipe(path).plain(), recipe.plain())
+        refused = [line for line in changed if not line.startswith(CHANGEABLE)]
+        if refused:
+            raise RecipeError(
+                "the run in this folder was made with another recipe",
+                where=folder,
+                offenders=refused,
+                remedy="undo the change, or name another folder with --out",
+            )
+    write_text(path, recipe.to_yaml())
+
+
+def require_same_data(before: dict[str, str], now: dict[str, str], root: Path) -> None:
+    """Refuse cases whose files, report, split or group changed since the run began (fault 16)."""
+    changed = differences(before, now)
+    if changed:
+        raise DataError(
+            "the data set changed since this run began",
+            where=root,
+            offenders=changed,
+            remedy="restore the data, or name another folder with --out",
+        )
+
+
+def fingerprints(cases: Sequence[Case]) -> dict[str, str]:
+    """For each case a hash of its files, slice, split, group and report."""
+    files: dict[Path, str] = {}
+    result = {}
+    for case in cases:
+        for path in (case.image, case.mask):
+            if path is not None and path not in files:
+                files[path] = hash_file(path)
+        mask = files[case.mask] if case.mask else None
+        content = [files[case.image], mask, case.slice, case.split, case.group, case.report]
+        result[case.name] = hash_json(content)[:16]
+    return result
+
+
+def differences(before: Any, after: Any, key: str = "") -> list[str]:
+    """Lines `key: before -> after` for each leaf in which two nested values differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        lines = []
+        for name in dict.fromkeys([*before, *after]):
+            inner = f"{key}.{name}" if key else str(name)
+            lines += differences(before.get(name, "(absent)"), after.get(name, "(absent)"), inner)
+        return lines
+    return [] if before == after else [f"{key}: {before} -> {after}"]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time in a run folder; the lock is gone with its process, however that ends."""
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise StorageError(
+            "another process is working in this run folder", where=folder, remedy="wait for it, or use --out"
+        ) from error
