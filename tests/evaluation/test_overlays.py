@@ -14,16 +14,20 @@ from preceptor.recipe import DataRecipe
 
 
 def test_best_median_and_ten_worst_are_chosen_once_each() -> None:
-    dice = {f"c{i:02}": i / 20 for i in range(20)}
+    dice = {f"c{i:02}": i / 30 for i in range(30)}
     chosen = choose(dice, dict.fromkeys(dice, True))
-    assert chosen[:3] == [("Best", "c19"), ("Median", "c09"), ("Worst", "c00")]
-    assert len(chosen) == 11
-    assert len({case for _, case in chosen}) == 11
+    assert chosen[:3] == [("Best", "c29"), ("Median", "c14"), ("Worst", "c00")]
+    assert len(chosen) == 12
+    assert len({case for _, case in chosen}) == 12
+
+
+def test_a_case_in_two_places_is_shown_once_with_both_names() -> None:
+    assert choose({"a": 0.9, "b": 0.5}, {"a": True, "b": True}) == [("Best, worst 2", "a"), ("Median, worst", "b")]
 
 
 def test_an_empty_case_left_empty_is_not_called_the_best() -> None:
     chosen = choose({"a": 1.0, "b": 0.8, "c": 0.2}, {"b": True, "c": True})
-    assert chosen[0] == ("Best", "b")
+    assert chosen[0] == ("Best, worst 2", "b")
 
 
 def test_a_contour_runs_along_the_edge_of_its_mask() -> None:
@@ -39,6 +43,14 @@ def test_a_contour_runs_along_the_edge_of_its_mask() -> None:
 def test_a_contour_of_noise_stays_small() -> None:
     noise = np.random.default_rng(0).random((1000, 1000)) < 0.5
     assert len(contour(noise, (360, 360))) <= PATH_LIMIT
+
+
+def test_specks_and_noise_give_paths_that_can_be_parsed() -> None:
+    """A renderer stops at the first fault of a path: every ring is M, moves in pairs, z."""
+    mask = np.random.default_rng(0).random((400, 400)) < 0.05
+    ring = r"M\d+ \d+(?:h2v2h-2|l-?\d+(?: |(?=-))-?\d+(?:(?: |(?=-))-?\d+(?: |(?=-))-?\d+)+)z"
+    for size in ((400, 400), (100, 100)):
+        assert re.fullmatch(f"(?:{ring})+", contour(mask, size, limit=10**7))
 
 
 def test_a_mask_that_touches_every_border_has_a_contour() -> None:

@@ -42,7 +42,7 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fabricate_run(tmp_path_factory.mktemp("fabricated"), cases=24, seeds=(0, 1), size=48)
+    return fabricate_run(tmp_path_factory.mktemp("fabricated"), cases=40, seeds=(0, 1), size=32)
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,11 @@ class Showcase:
     panels: tuple[Panel, ...] = field(default=())
     trouble: str = ""
 
+    @property
+    def dense(self) -> bool:
+        """Whether there is so much to outline that thin lines are needed."""
+        return max((len(path) for path in self.reference), default=0) > 6000
+
 
 def choose(dice: Mapping[str, float], present: Mapping[str, bool], worst: int = WORST) -> list[tuple[str, str]]:
     """(place, case) of the best, the median and the ten worst cases, no case twice.
@@ -141,14 +146,16 @@ def contour(mask: np.ndarray, size: tuple[int, int], limit: int = PATH_LIMIT) ->
 
 
 def _lines(mask: np.ndarray, size: tuple[int, int], shrink: int) -> list[np.ndarray]:
-    """Closed lines round the mask, each [N, 2] of (x, y) in quarter pixels, found on a grid `shrink` times as coarse."""
+    """Closed lines round the mask, each [N, 2] of (x, y) in quarter pixels, on a grid `shrink` times as coarse."""
     from contourpy import contour_generator
     from PIL import Image
 
     height, width = (max(1, round(side / shrink)) for side in size)
     share = Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
     scale = 4 * np.array([size[1] / width, size[0] / height])
-    lines = contour_generator(z=np.pad(np.asarray(share), 1), name="serial").lines(0.5)
+    grid = np.pad(np.asarray(share), 1)
+    level = min(0.5, float(grid.max()) / 2)  # so that specks smaller than a pixel of the grid do not vanish
+    lines = contour_generator(z=grid, name="serial").lines(level)
     return [np.clip((np.asarray(line) - 0.5) * scale, 0, [4 * size[1], 4 * size[0]]) for line in lines]
 
 
