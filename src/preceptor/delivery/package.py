@@ -30,6 +30,9 @@ FORMAT_VERSION = 1
 
 DESCRIPTION, WEIGHTS, CARD = "package.json", "weights.safetensors", "README.md"
 DESCRIPTION_LIMIT = 4 * 2**20
+"""Longest package.json that is read, in bytes."""
+SIDE_LIMIT = 2**14
+"""Largest input of a network, in pixels a side: a larger one could only exhaust the memory."""
 PICKLED = {".bin", ".ckpt", ".dill", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".pyc", ".tar"}
 HARMLESS = {".csv", ".html", ".json", ".md", ".onnx", ".png", ".safetensors", ".txt", ".yaml"}
 
@@ -332,10 +335,11 @@ def _compare_tensors(folder: Path, where: Path, description: _Description, prepr
     if faults:
         name = description.segmentor.name
         raise StorageError(f"the weights do not fit the segmentor {name}", where=where / WEIGHTS, offenders=faults)
-    if any(side % network.divisor for side in preprocessing.size) or preprocessing.channels != network.in_channels:
+    wrong = any(side % network.divisor or side > SIDE_LIMIT for side in preprocessing.size)
+    if wrong or preprocessing.channels != network.in_channels:
         raise StorageError(
             "the preprocessing does not fit the segmentor",
             where=where,
             found=f"{preprocessing.channels} channels of {preprocessing.size[0]} x {preprocessing.size[1]} pixels",
-            expected=f"{network.in_channels} channels, sides divisible by {network.divisor}",
+            expected=f"{network.in_channels} channels, sides divisible by {network.divisor} and at most {SIDE_LIMIT}",
         )
