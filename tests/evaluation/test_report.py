@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.errors import StorageError
-from preceptor.evaluation.report import count, plain, score, write_report
+from preceptor.evaluation.report import count, headline, plain, score, write_report
 from preceptor.storage import read_json, write_json
 
 from .fabricate import fabricate_run
@@ -128,6 +128,11 @@ def test_the_same_run_gives_the_same_page(run: Path, text: str) -> None:
 def test_a_run_that_was_not_evaluated_says_so(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"summary\.json"):
         write_report(tmp_path)
+
+
+def test_the_headline_leaves_the_figures_to_the_line_below() -> None:
+    assert headline("A beats B (really) by 3 (p = 0.01; 9 cases).") == ("A beats B (really) by 3.", "p = 0.01; 9 cases")
+    assert headline("Nothing was compared.") == ("Nothing was compared.", "")
 
 
 def test_numbers_are_short_and_absent_ones_a_dash() -> None:

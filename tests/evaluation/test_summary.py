@@ -64,7 +64,8 @@ def test_few_cases_give_no_verdict_and_no_p() -> None:
     assert gain["few"]
     assert gain["p"] is None
     assert gain["p_holm"] is None
-    assert found["answer"].startswith("Too few cases (5 cases, 1 seed)")
+    assert found["answer"].startswith("Too few cases to tell")
+    assert found["answer"].endswith("no p-value; 5 cases, 1 seed).")
     assert any("Fewer than six" in text for text in found["warnings"])
 
 

@@ -92,14 +92,13 @@ def context(run: Path, data_root: Path | str | None = None) -> dict[str, Any]:
     arms = [arm for arm in ARMS if arm in summary["arms"]]
     scores = {arm: scores_of(read_rows(run / arm / "cases.csv"), arm) for arm in arms}
     deciding = next(arm for arm in ("student", "control", "teacher") if arm in arms)
-    head, _, tail = summary["answer"].partition(" (")
     return {
         "summary": summary,
         "recipe": recipe,
         "yaml": (run / "recipe.yaml").read_text(encoding="utf-8"),
         "environment": _optional(run / "environment.json"),
         "data": _optional(run / "data.json"),
-        "verdict": (head + "." * bool(tail), tail.rstrip(").")),
+        "verdict": headline(summary["answer"]),
         "arms": arms,
         "deciding": deciding,
         "names": NAMES,
@@ -118,6 +117,12 @@ def context(run: Path, data_root: Path | str | None = None) -> dict[str, Any]:
         "showcases": _showcases(run, recipe, summary, scores, deciding, data_root),
         "failures": _failures(run, arms),
     }
+
+
+def headline(answer: str) -> tuple[str, str]:
+    """The sentence without the figures in brackets at its end, and these figures ("" where there are none)."""
+    head, bracket, tail = answer.rpartition(" (")
+    return (f"{head}.", tail[:-2]) if bracket and tail.endswith(").") else (answer, "")
 
 
 def score(value: float | None, metric: str = "") -> str:

@@ -41,12 +41,9 @@ def _comparison(summary: Mapping[str, Any], gain: Mapping[str, Any], ours: str, 
     span = f"{100 * confidence:g} % interval {points(gain['low'])} to {points(gain['high'])}"
     if gain["low"] != gain["low"]:
         span = "no interval"
-    if gain["few"]:
-        return (
-            f"Too few cases ({_size(summary)}) to tell whether {ours} beats {theirs}: the difference is "
-            f"{points(gain['mean'])} Dice points ({span}, no p-value)."
-        )
     facts = f"{span}, {p_text(gain['p'])}; {_size(summary)}"
+    if gain["few"]:
+        return f"Too few cases to tell whether {ours} beats {theirs}: {points(gain['mean'])} Dice points ({facts})."
     significant = gain["p"] < 1 - confidence
     if significant and gain["low"] > 0:
         return f"{_capital(ours)} beats {theirs} by {points(gain['mean'])} Dice points ({facts})."
