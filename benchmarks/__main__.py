@@ -1,0 +1,77 @@
+"""`python -m benchmarks`: all benchmarks as one table. Options: --quick, --only NAME, --json FILE, --write FILE."""
+
+import argparse
+import importlib
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = {
+    "training_step": True,
+    "distillation_step": True,
+    "default_step": True,
+    "precision": False,
+    "cached_reports": True,
+    "loading": True,
+    "start": False,
+}
+"""Name of each benchmark's file, and whether its contenders' memory is measured beside it."""
+
+
+def main() -> None:
+    """Run what was asked for and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few rounds of small networks: to see that all works")
+    parser.add_argument("--only", action="append", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="also write machine and rows as JSON")
+    parser.add_argument("--write", type=Path, help="also put the table into the marked block of a Markdown file")
+    asked = parser.parse_args()
+
+    from benchmarks.table import render, write_block
+    from preceptor.storage import write_json
+
+    rows = [row for name in asked.only or BENCHMARKS for row in run(name, asked.quick, asked.seed)]
+    machine = describe(asked.quick, asked.seed)
+    text = render(rows, machine)
+    print(text)
+    if asked.json:
+        write_json(asked.json, {"machine": machine, "rows": [row.plain() for row in rows]})
+    if asked.write:
+        write_block(asked.write, text)
+
+
+def run(name: str, quick: bool, seed: int) -> list[Any]:
+    """The rows of one benchmark; the memory of its contenders stands beside the first."""
+    from benchmarks.memory import peak
+    from benchmarks.scene import Setting
+
+    began = time.monotonic()
+    module = importlib.import_module(f"benchmarks.{name}")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = list(module.rows(Setting(quick, seed, Path(folder))))
+    if BENCHMARKS[name]:
+        rows[0] = rows[0].with_memory(*(peak(name, side, seed, quick) for side in ("ours", "baseline")))
+    print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return rows
+
+
+def describe(quick: bool, seed: int) -> dict[str, Any]:
+    """What the figures were made with."""
+    from benchmarks.scene import BATCH, SIDE, Setting
+    from preceptor.environment import environment
+
+    precision = "bf16" if Setting(quick, seed, Path()).bf16 else "float32"
+    return {
+        **environment(),
+        "precision": precision,
+        "seed": seed,
+        "quick": quick,
+        "batch": f"batches of {BATCH} x {SIDE} x {SIDE}",
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Peak memory of one contender, in a process of its own: `python -m benchmarks.memory NAME ours|baseline`."""
+
+import importlib
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+STEPS = 4
+
+
+def peak(name: str, side: str, seed: int, quick: bool) -> float:
+    """MiB that a contender's steps need at most, beyond what the process held when all was imported."""
+    command = [sys.executable, "-m", "benchmarks.memory", name, side, str(seed), str(int(quick))]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return float(json.loads(done.stdout.splitlines()[-1])) / 2**20
+
+
+def main() -> None:
+    """Take the steps and print the bytes."""
+    import torch
+    import transformers.models.bert.modeling_bert  # noqa: F401 - imports are not what is measured
+
+    from benchmarks.scene import Setting
+
+    name, side, seed, quick = sys.argv[1:]
+    contender = getattr(importlib.import_module(f"benchmarks.{name}"), side)
+    _forget_peak()
+    before = _held()
+    with tempfile.TemporaryDirectory() as folder:
+        contender(Setting(bool(int(quick)), int(seed), Path(folder)), STEPS)
+    bytes_ = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _most() - before
+    print(bytes_)
+
+
+def _forget_peak() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _most() -> int:
+    """The process's largest resident memory in bytes.
+
+    Linux tells it of this process alone; what `getrusage` tells includes the parent before it started this one.
+    """
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _held() -> int:
+    return _status("VmRSS") or _most()
+
+
+def _status(field: str) -> int:
+    path = Path("/proc/self/status")
+    if not path.is_file():
+        return 0
+    lines = [line for line in path.read_text().splitlines() if line.startswith(field)]
+    return int(lines[0].split()[1]) * 1024 if lines else 0
+
+
+if __name__ == "__main__":
+    main()
