@@ -98,9 +98,15 @@ def test_pictures_have_names_and_headings_do_not_skip(text: str) -> None:
 def test_hostile_texts_are_shown_and_not_obeyed(tmp_path: Path) -> None:
     run = fabricate_run(tmp_path, cases=6, seeds=(0,), size=32, report=HOSTILE)
     summary = read_json(run / "summary.json")
-    summary |= {"name": HOSTILE, "licence": HOSTILE, "answer": HOSTILE, "warnings": [HOSTILE]}
+    summary |= {
+        "name": HOSTILE,
+        "licence": HOSTILE,
+        "answer": HOSTILE,
+        "warnings": [HOSTILE],
+        "data": {HOSTILE: HOSTILE},
+    }
     write_json(run / "summary.json", summary)
-    write_json(run / "data.json", {"facts": {HOSTILE: HOSTILE}, "findings": [{"message": HOSTILE}]})
+    write_json(run / "data.json", {"findings": [{"message": HOSTILE}]})
     text = write_report(run).read_text(encoding="utf-8")
     tags = {tag for tag, _ in Page(text).tags}
     assert not tags & {"script", "img", "iframe", "object"}
@@ -140,5 +146,5 @@ def test_numbers_are_short_and_absent_ones_a_dash() -> None:
     assert [score(0.12345), score(3.14159, "hd95"), score(None)] == ["0.123", "3.14", "–"]
     assert (
         plain({"train": 3, "ok": True, "none": None, "list": [0.12345, "a"]})
-        == "train 3, ok yes, none –, list 0.1235, a"
+        == "train: 3, ok: yes, none: –, list: 0.1235, a"
     )

@@ -145,7 +145,10 @@ def count(value: float | None) -> str:
 def plain(value: Any) -> str:
     """Any JSON value in words, for tables of facts whose shape is not ours to know."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
+        nested = [isinstance(item, Mapping) for item in value.values()]
+        forms = ["{} ({})" if inner else "{}: {}" for inner in nested]
+        told = [form.format(key, plain(item)) for form, (key, item) in zip(forms, value.items(), strict=True)]
+        return ", ".join(told) or "none"
     if isinstance(value, list | tuple):
         told = ", ".join(plain(item) for item in value[:20])
         return told + (f" and {len(value) - 20} more" if len(value) > 20 else "")
