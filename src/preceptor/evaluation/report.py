@@ -147,8 +147,8 @@ def plain(value: Any) -> str:
     if isinstance(value, Mapping):
         nested = [isinstance(item, Mapping) for item in value.values()]
         forms = ["{} ({})" if inner else "{}: {}" for inner in nested]
-        told = [form.format(key, plain(item)) for form, (key, item) in zip(forms, value.items(), strict=True)]
-        return ", ".join(told) or "none"
+        parts = [form.format(key, plain(item)) for form, (key, item) in zip(forms, value.items(), strict=True)]
+        return ", ".join(parts) or "none"
     if isinstance(value, list | tuple):
         told = ", ".join(plain(item) for item in value[:20])
         return told + (f" and {len(value) - 20} more" if len(value) > 20 else "")
