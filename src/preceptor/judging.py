@@ -110,8 +110,10 @@ def judge_seed(
     if features is not None and settings.probes:
         probes: list[Row] = []
         for probe, texts in wrong_reports(reports, seed).items():
+            changed = [index for index, text in enumerate(texts) if text != reports[index]]
+            shown, chosen = [texts[index] for index in changed], [cases[index] for index in changed]
             counter = callback(progress, f"{name}, {probe.replace('_', ' ')} reports")
-            found = judge.rows(package, cases, seed, features, texts, None, counter)
+            found = judge.rows(package, chosen, seed, features, shown, None, counter)
             probes += [{**row, "probe": probe} for row in found]
         _write_rows(folder / "probes.csv", probes)
     image = torch.zeros(1, recipe.data.channels, *recipe.data.size)

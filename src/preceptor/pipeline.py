@@ -240,14 +240,13 @@ class Pipeline:
         from preceptor.evaluation.summary import summarise_run
 
         found = read_json(self.folder / "data.json")
-        spacings = found["facts"].get("spacing")
         summary = summarise_run(
             self.folder,
             self.recipe,
             facts={arm: self.arm_facts(arm) for arm in self.arms},
             data={key: value for key, value in found["facts"].items() if key != "root"},
             leak=found["leak"],
-            unit="mm" if spacings else "pixel",
+            unit="mm" if found["facts"].get("spacings_mm") else "pixel",
         )
         write_json(self.folder / "summary.json", summary)
         self.ship(summary)

@@ -14,7 +14,7 @@ class Validation:
     """Called with a task, gives loss, dice_pooled and dice_image_mean of its network on the validation cases.
 
     dice_pooled: pixels of all cases counted together, mean over foreground classes (TextFreeKD, LanGuide).
-    dice_image_mean: mean over cases and foreground classes that are present in reference or prediction (LViT, C2FVL).
+    dice_image_mean: mean over cases and foreground classes; a correct rejection counts 1 (C2FVL's validation).
     """
 
     def __init__(self, fabric: Any, loader: EvaluationLoader, ready: Callable[[Batch], Batch]) -> None:
@@ -39,9 +39,9 @@ class Validation:
             inter, size = overlap_counts(logits, batch.mask, classes)
             overlap += inter.sum(0)
             total += size.sum(0)
-            present = size[:, 1:] > 0
-            scores[0] += (2 * inter[:, 1:][present] / size[:, 1:][present]).sum()
-            scores[1] += present.sum()
+            dice = torch.where(size > 0, 2 * inter / size.clamp_min(1), 1.0)[:, 1:]
+            scores[0] += dice.sum()
+            scores[1] += dice.numel()
             scores[2] += task.loss(logits, batch.mask).item()
             scores[3] += 1
         overlap, total, scores = self._over_processes(overlap, total, scores)

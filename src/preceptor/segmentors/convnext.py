@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from preceptor.errors import RecipeError, StorageError, UserError
+from preceptor.extras import require_extra
 from preceptor.segmentors.base import Size
 from preceptor.storage import read_json, read_tensors
 
@@ -207,6 +208,7 @@ def _file(source: str, name: str) -> Path:
     folder = Path(source)
     if folder.is_dir():
         return folder / name
+    require_extra("transformers", "text", f"downloading {source}")
     from transformers.utils.hub import cached_file
 
     repository, _, revision = source.partition("@")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from preceptor.errors import RecipeError, StorageError, UntrustedFileError
+from preceptor.extras import require_extra
 from preceptor.recipe import ReportRecipe
 from preceptor.storage import hash_file, hash_json, read_tensors
 from preceptor.text.hashed import HashedEncoder
@@ -79,6 +80,7 @@ def build_encoder(reports: ReportRecipe) -> Encoder:
     """
     if reports.encoder == "hashed":
         return HashedEncoder(reports.length, reports.width)
+    require_extra("transformers", "text", f"the encoder {reports.encoder}")
     folder = Path(reports.encoder).expanduser()
     if folder.is_dir():
         return BertEncoder(folder, folder.resolve().name, reports.length)
