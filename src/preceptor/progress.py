@@ -86,7 +86,7 @@ class LiveProgress(Progress):
             TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[values]}"),
         )
-        self._new = lambda: Bars(*columns, console=self.console, transient=True)
+        self._new = lambda: Bars(*columns, console=self.console, transient=True, refresh_per_second=4)
         self.bars: Any = None
 
     def note(self, text: str) -> None:

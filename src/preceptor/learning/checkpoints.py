@@ -58,6 +58,18 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, str]:
     return None, ""
 
 
+def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
+    """Load an optimiser's state, each tensor laid out in memory as its parameter is.
+
+    A checkpoint keeps no memory format, and the fused AdamW pairs parameter and state by raw memory, unchecked.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, held in optimizer.state.items():
+        for name, value in held.items():
+            if value.shape == parameter.shape:
+                held[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def _flatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
         name = f"t{len(tensors)}"

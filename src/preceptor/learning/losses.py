@@ -1,7 +1,7 @@
 """Segmentation losses, in float32: cross-entropy, Dice, their sum, and LanGuide's foreground Dice.
 
 `dice_ce` equals MONAI's DiceCELoss(to_onehot_y=True, softmax=True), or with sigmoid=True for a single logit, written in
-torch alone and sharing one softmax. Pixels labelled 255 take no part.
+torch alone. Pixels labelled 255 take no part: they are in no class's indicator map, and their probabilities count as 0.
 """
 
 import difflib
@@ -20,14 +20,9 @@ SMOOTH = 1e-5
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def soft_dice(probability: Tensor, reference: Tensor, valid: Tensor | None = None) -> Tensor:
-    """1 - Dice of probabilities and indicator maps, both [B, C, H, W]; mean over samples and channels.
-
-    valid: [B, 1, H, W] bool; other pixels count in none of the sums.
-    """
+def soft_dice(probability: Tensor, reference: Tensor) -> Tensor:
+    """1 - Dice of probabilities and indicator maps, both [B, C, H, W]; mean over samples and channels."""
     reference = reference.to(probability.dtype)
-    if valid is not None:
-        probability, reference = torch.where(valid, probability, 0.0), torch.where(valid, reference, 0.0)
     overlap = (probability * reference).sum(dim=(2, 3))
     total = probability.sum(dim=(2, 3)) + reference.sum(dim=(2, 3))
     return (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
@@ -44,8 +39,8 @@ def dice_ce(logits: Tensor, target: Tensor) -> Tensor:
 
 def dice(logits: Tensor, target: Tensor) -> Tensor:
     """Soft Dice over all classes, background included; for a single logit over the foreground. Shapes as `dice_ce`."""
-    probability = _probability(logits)
-    return soft_dice(probability, _indicators(target, probability.shape[1]), _valid(target))
+    probability = _probability(logits, target)
+    return soft_dice(probability, _indicators(target, probability.shape[1]))
 
 
 def ce(logits: Tensor, target: Tensor) -> Tensor:
@@ -54,21 +49,21 @@ def ce(logits: Tensor, target: Tensor) -> Tensor:
     valid = target != IGNORED
     if logits.shape[1] == 1:
         reference = (target == 1).to(logits.dtype)
-        pixels = F.binary_cross_entropy_with_logits(logits[:, 0], reference, reduction="none")
+        total = F.binary_cross_entropy_with_logits(logits[:, 0], reference, valid.to(logits.dtype), reduction="sum")
     else:
-        pixels = F.cross_entropy(logits, target.long(), ignore_index=IGNORED, reduction="none")
-    return torch.where(valid, pixels, 0.0).sum() / valid.sum().clamp(min=1)
+        total = F.cross_entropy(logits, target.long(), ignore_index=IGNORED, reduction="sum")
+    return total / valid.sum().clamp(min=1)
 
 
 def languide_dice(logits: Tensor, target: Tensor) -> Tensor:
     """Soft Dice of the foreground classes alone: LanGuide's loss as it works under MONAI 1.0.1, where its
     cross-entropy of one channel is zero. Shapes as `dice_ce`.
     """
-    probability = _probability(logits)
+    probability = _probability(logits, target)
     reference = _indicators(target, probability.shape[1])
     if probability.shape[1] > 1:
         probability, reference = probability[:, 1:], reference[:, 1:]
-    return soft_dice(probability, reference, _valid(target))
+    return soft_dice(probability, reference)
 
 
 LOSSES: dict[str, Loss] = {"dice_ce": dice_ce, "dice": dice, "ce": ce, "languide_dice": languide_dice}
@@ -91,16 +86,13 @@ def segmentation_loss(name: str) -> Loss:
     return LOSSES[name]
 
 
-def _probability(logits: Tensor) -> Tensor:
+def _probability(logits: Tensor, target: Tensor) -> Tensor:
     logits = logits.float()
-    return torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)
+    probability = torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)
+    return torch.where((target != IGNORED).unsqueeze(1), probability, 0.0)
 
 
 def _indicators(target: Tensor, channels: int) -> Tensor:
     first = 1 if channels == 1 else 0
     classes = torch.arange(first, first + channels, device=target.device)
     return target.unsqueeze(1) == classes.view(1, -1, 1, 1)
-
-
-def _valid(target: Tensor) -> Tensor:
-    return (target != IGNORED).unsqueeze(1)

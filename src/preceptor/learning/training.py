@@ -22,7 +22,7 @@ from torch import nn
 
 from preceptor.data.loading import Batch, EvaluationLoader, TrainingLoader
 from preceptor.errors import TrainingError
-from preceptor.learning.checkpoints import load_checkpoint, save_checkpoint
+from preceptor.learning.checkpoints import load_checkpoint, load_optimizer, save_checkpoint
 from preceptor.learning.tasks import Distilled, Supervised
 from preceptor.learning.validation import Validation
 from preceptor.progress import Progress
@@ -122,7 +122,10 @@ class Training:
         if settings.channels_last:
             task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(
-            [p for p in task.parameters() if p.requires_grad], lr=settings.lr, weight_decay=settings.weight_decay
+            [p for p in task.parameters() if p.requires_grad],
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=fabric.device.type in ("cpu", "cuda"),  # one pass over the weights: 0.4 of the time
         )
         self.task, self.optimizer = fabric.setup(task, optimizer)
         if isinstance(task, Distilled):
@@ -136,6 +139,7 @@ class Training:
 
         Raises TrainingError for losses that stay non-finite or memory that is too small, Interrupted after SIGTERM.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         with _asked_to_stop(self), self._explained():
             while not self._over():
@@ -287,7 +291,7 @@ class Training:
                 (self.folder / "steps.csv").unlink(missing_ok=True)
             return
         self.bare.load_state_dict(state["task"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.position = Position(**state["position"])
         if self.fabric.is_global_zero:
             _cut_trace(self.folder / "steps.csv", self.position.step)
