@@ -1,0 +1,152 @@
+"""Small folders of the published data sets' layouts, names, file kinds and tables, with made-up content.
+
+Layouts and names: specification of text-annotated data sets, sections 1 to 3.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIDE = 48
+Sentence = Callable[[str, str], str]
+
+
+def infection(height: str, side: str) -> str:
+    """In the grammar of the lung data sets."""
+    return f"Unilateral pulmonary infection, one infected area, {height} {side} lung."
+
+
+def nuclei(height: str, side: str) -> str:
+    """In the manner of MoNuSeg's sentences."""
+    return f"The nuclei density in the {height} {side} is high."
+
+
+def scene(index: int, sentence: Sentence, colour: bool) -> tuple[np.ndarray, np.ndarray, str]:
+    """A noisy picture with a bright square, its mask of 0 and 255, and the sentence that says where it is."""
+    noise = np.random.default_rng(index)
+    height, side = ("upper", "lower")[index % 2], ("left", "right")[index // 2 % 2]
+    row, column = 6 + 22 * (height == "lower"), 6 + 22 * (side == "right")
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[row : row + 14, column : column + 14] = 255
+    image = noise.integers(0, 120, (SIDE, SIDE, 3) if colour else (SIDE, SIDE), dtype=np.uint8)
+    image[mask > 0] += 120
+    return image, mask, sentence(height, side)
+
+
+def write_lvit(
+    root: Path,
+    names: dict[str, list[str]],
+    sentence: Sentence,
+    *,
+    prefix: str = "",
+    test_ending: str = "png",
+    colour: bool = False,
+    combined: bool = False,
+) -> Path:
+    """{Train,Val,Test}_Folder with img, labelcol and a sheet. combined: one sheet for train and val."""
+    index = 0
+    sheets: dict[Path, list[tuple[str, str]]] = {}
+    for split, stems in names.items():
+        folder = root / f"{split}_Folder"
+        sheet = folder / f"{split}_text.xlsx"
+        if combined and split != "Test":
+            sheet = root / "Train_Folder" / "Train_Val_text.xlsx"
+        for stem in stems:
+            image, mask, text = scene(index, sentence, colour)
+            index += 1
+            ending = test_ending if split == "Test" else "png"
+            _save(folder / "img" / f"{stem}.{ending}", image)
+            _save(folder / "labelcol" / f"{prefix}{stem}.png", mask)
+            sheets.setdefault(sheet, []).append((f"{prefix}{stem}.png", text))
+    for sheet, rows in sheets.items():
+        _write_sheet(sheet, rows)
+    return root
+
+
+def write_textfreekd(
+    root: Path,
+    names: dict[str, list[str]],
+    sentence: Sentence,
+    *,
+    prefix: str = "",
+    test_ending: str = "png",
+    colour: bool = False,
+    odd: bool = False,
+) -> Path:
+    """{Train,Test} with Images and GTs, and prompt/{train,test}.csv, whose rows name the image or the prefixed mask.
+
+    odd: as third-party copies have it, one row with a backslash path, and one mask with three channels.
+    """
+    index = 0
+    (root / "prompt").mkdir(parents=True)
+    for split, stems in names.items():
+        rows = ["Image,Description"]
+        for stem in stems:
+            image, mask, text = scene(index, sentence, colour)
+            ending = test_ending if split == "Test" else "png"
+            listed = f"{prefix}{stem}.{'png' if prefix else ending}"
+            if odd and index == 1:
+                listed, mask = f"GTs\\{listed}", np.repeat(mask[..., None], 3, axis=2)
+            index += 1
+            _save(root / split / "Images" / f"{stem}.{ending}", image)
+            _save(root / split / "GTs" / f"{prefix}{stem}.png", mask)
+            rows.append(f'{listed},"{text}"')
+        (root / "prompt" / f"{split.lower()}.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return root
+
+
+def qata(root: Path, layout: str) -> Path:
+    """Masks are `mask_covid_1.png` beside `covid_1.png`, and a second family of long names."""
+    train = [*(f"covid_{n}" for n in (3, 1, 20, 4, 11)), "sub-S09_ses-E1_run-1_bp-chest_vp-ap_dx"]
+    names = {"Train": train, "Test": ["covid_7", "covid_8", "sub-S10_ses-E2_run-1_bp-chest_vp-ap_dx", "covid_9"]}
+    if layout == "textfreekd":
+        return write_textfreekd(root, names, infection, prefix="mask_", odd=True)
+    return write_lvit(root, {**names, "Train": train[:4], "Val": train[4:]}, infection, prefix="mask_", combined=True)
+
+
+def mosmed(root: Path, layout: str) -> Path:
+    """Image and mask share a name, which tells the patient and the slice."""
+    train = [
+        *(f"Jun_coronacases_case{n}_{n * 7}" for n in (8, 1, 2, 3)),
+        "Morozov_study_0017_20",
+        "Morozov_study_0002_7",
+    ]
+    names = {"Train": train, "Test": ["Jun_radiopaedia_4_85506_1_13", "Morozov_study_0281_11", "Morozov_study_0282_9"]}
+    if layout == "textfreekd":
+        return write_textfreekd(root, names, infection)
+    return write_lvit(root, {"Train": train[:4], "Val": train[4:], "Test": names["Test"]}, infection)
+
+
+def monuseg(root: Path, layout: str) -> Path:
+    """Colour; the test images are TIFF, all masks PNG."""
+    train = [f"TCGA-{n}-01Z-00-DX1" for n in ("A7-A13E", "A7-A13F", "AR-A1AK", "B0-5711", "HE-7128", "KB-A93J")]
+    names = {"Train": train, "Test": ["TCGA-2Z-A9J9-01A-01-TS1", "TCGA-44-2665-01B-06-BS6", "TCGA-69-7764-01A-01-TS1"]}
+    if layout == "textfreekd":
+        return write_textfreekd(root, names, nuclei, test_ending="tif", colour=True)
+    return write_lvit(
+        root,
+        {"Train": train[:4], "Val": train[4:], "Test": names["Test"]},
+        nuclei,
+        test_ending="tif",
+        colour=True,
+    )
+
+
+DATA_SETS: dict[str, Callable[[Path, str], Path]] = {"qata": qata, "mosmed": mosmed, "monuseg": monuseg}
+
+
+def _save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def _write_sheet(path: Path, rows: list[tuple[str, str]]) -> None:
+    from openpyxl import Workbook
+
+    book = Workbook()
+    book.active.append(("Image", "Description"))
+    for row in rows:
+        book.active.append(row)
+    book.save(path)
