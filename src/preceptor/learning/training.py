@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from preceptor.data.loading import Batch, EvaluationLoader, TrainingLoader
-from preceptor.errors import TrainingError
+from preceptor.errors import Interrupted, TrainingError
 from preceptor.learning.checkpoints import load_checkpoint, load_optimizer, save_checkpoint
 from preceptor.learning.tasks import Distilled, Supervised
 from preceptor.learning.validation import Validation
@@ -30,10 +30,7 @@ from preceptor.recipe import TrainingRecipe
 from preceptor.storage import replacing, write_json, write_tensors
 
 FLUSHED_STEPS = 25
-
-
-class Interrupted(Exception):
-    """The run was asked to stop (SIGTERM) and has saved its state."""
+AGREED_STEPS = 10
 
 
 @dataclass
@@ -77,7 +74,8 @@ def make_fabric(settings: TrainingRecipe) -> Any:
     """A Lightning Fabric for the recipe's accelerator, devices, nodes, strategy and precision."""
     from lightning.fabric import Fabric
 
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for name in ("lightning.fabric", "lightning.pytorch"):  # whichever was imported last is told of the precision
+        logging.getLogger(name).setLevel(logging.WARNING)
     accelerator = settings.accelerator
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
@@ -173,11 +171,10 @@ class Training:
             if closes:
                 self._update(losses, total)
                 late = time.monotonic() - saved >= 60 * self.settings.checkpoint_minutes
-                if (late or self.stop_asked) and at.batch < total:
+                if at.batch < total and self._any_process(late or self.stop_asked):
                     at.seconds += time.monotonic() - began
                     began = saved = self._save()
-                    if self.stop_asked:
-                        raise Interrupted(self.name)
+                    self._stop_if_asked()
             self.progress.advance(1, loss=at.sums["loss"] / max(at.sums["batches"], 1), **self._best_so_far())
         at.seconds += time.monotonic() - began
         self._close_epoch()
@@ -262,7 +259,20 @@ class Training:
         at.finished = self._over()
         self.progress.finish(loss=row["train_loss"], dice=row.get(f"val_{settings.monitor}", math.nan), best=at.best)
         self._save()
-        if self.stop_asked and not at.finished:
+        if not at.finished:
+            self._stop_if_asked()
+
+    def _any_process(self, asked: bool) -> bool:
+        """Whether one of the processes asks to save; they agree every few steps, since each has its own clock."""
+        if self.fabric.world_size == 1:
+            return asked
+        if self.position.step % AGREED_STEPS:
+            return False
+        return bool(self.fabric.all_reduce(torch.tensor(float(asked), device=self.fabric.device), reduce_op="sum") > 0)
+
+    def _stop_if_asked(self) -> None:
+        self.stop_asked = self.fabric.broadcast(self.stop_asked) if self.fabric.world_size > 1 else self.stop_asked
+        if self.stop_asked:
             raise Interrupted(self.name)
 
     def _best_so_far(self) -> dict[str, float]:
