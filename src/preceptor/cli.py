@@ -3,18 +3,21 @@
 Exit codes: 0 done; 1 done, but some files failed (predict); 2 something the user can mend; 130 and 143 interrupted.
 """
 
+import json
+import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from preceptor.errors import RecipeError, UserError
+from preceptor.errors import DataError, Interrupted, RecipeError, UserError
 
 if TYPE_CHECKING:
-    from preceptor.pipeline import Outcome
+    from collections.abc import Callable, Sequence
+
+    from preceptor.pipeline import Outcome, Stage
     from preceptor.progress import Kind
-    from preceptor.recipe import DataRecipe
 
 app = typer.Typer(
     name="preceptor",
@@ -25,6 +28,31 @@ app = typer.Typer(
     epilog="Start with: preceptor demo",
 )
 
+
+def _recipe_names(incomplete: str) -> list[str]:
+    from preceptor.recipe import shipped_recipes
+
+    return [name for name in shipped_recipes() if name.startswith(incomplete)]
+
+
+def _one_of(*words: str) -> "Callable[[str], list[str]]":
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+
+
+RecipeName = Annotated[
+    str, typer.Argument(help="A recipe file, or the name of a shipped one.", autocompletion=_recipe_names)
+]
+Source = Annotated[
+    str,
+    typer.Argument(help="A data folder, a recipe file, or the name of a shipped recipe.", autocompletion=_recipe_names),
+]
+Layout = Annotated[
+    str,
+    typer.Option(
+        help="auto, lvit, textfreekd, folders or manifest.",
+        autocompletion=_one_of("auto", "lvit", "textfreekd", "folders", "manifest"),
+    ),
+]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe field: --set training.lr=1e-3"),
@@ -33,6 +61,7 @@ Labels = Annotated[
     list[str] | None,
     typer.Option("--label", metavar="NAME=VALUE", help="A class and its stored mask value, the background first."),
 ]
+SPLITS = ("all", "train", "val", "test")
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
 
 
@@ -53,11 +82,8 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Train teacher, control and student on generated chest films, and write the report. Minutes on a CPU."""
-    from preceptor.pipeline import run as run_recipe
-
-    data = out.parent / "phantoms"
-    settings = [f"data.root={data}", *(changes or [])]
-    _tell(run_recipe("demo", out, progress=_kind(quiet), changes=settings))
+    data = json.dumps(str(out.parent / "phantoms"))
+    _run("demo", out, (), quiet, [f"data.root={data}", *(changes or [])])
 
 
 @app.command(
@@ -68,22 +94,35 @@ def demo(
     )
 )
 def run(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")],
+    recipe: RecipeName,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/NAME.")] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Do only this stage: teacher, control, student or evaluate.")
+        list[str] | None,
+        typer.Option(
+            help="Do only this stage: teacher, control, student or evaluate. May be given several times.",
+            autocompletion=_one_of("teacher", "control", "student", "evaluate"),
+        ),
     ] = None,
     changes: Changes = None,
     quiet: Quiet = False,
 ) -> None:
     """Run a recipe from files to report. The same command goes on where a stopped run left off."""
     from preceptor.pipeline import STAGES
-    from preceptor.pipeline import run as run_recipe
 
     unknown = [stage for stage in only or [] if stage not in STAGES]
     if unknown:
         raise RecipeError("no such stage", where=f"--only {unknown[0]}", expected=", ".join(STAGES))
-    _tell(run_recipe(recipe, out, only=only or (), progress=_kind(quiet), changes=changes or ()))  # type: ignore[arg-type]
+    _run(recipe, out, only or (), quiet, changes)  # type: ignore[arg-type]
+
+
+def _run(recipe: str, out: Path | None, only: "Sequence[Stage]", quiet: bool, changes: list[str] | None) -> None:
+    from preceptor.pipeline import run as run_recipe
+
+    try:
+        _tell(run_recipe(recipe, out, only=only, progress=_kind(quiet), changes=changes or ()))
+    except KeyboardInterrupt:  # here, since typer would make a silent exit of it
+        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def _tell(outcome: "Outcome") -> None:
@@ -104,12 +143,12 @@ def _tell(outcome: "Outcome") -> None:
     )
 )
 def check(
-    source: Annotated[str, typer.Argument(help="A data folder, a recipe file, or the name of a shipped recipe.")],
-    layout: Annotated[str, typer.Option(help="auto, lvit, textfreekd, folders or manifest.")] = "auto",
+    source: Source,
+    layout: Layout = "auto",
     labels: Labels = None,
     groups: Annotated[str, typer.Option(help="Patients: auto, required or waived.")] = "auto",
     write_manifest: Annotated[Path | None, typer.Option(help="Write the cases as an editable table.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write every finding and fact as JSON.")] = None,
+    findings: Annotated[Path | None, typer.Option("--json", help="Write every finding and fact as JSON.")] = None,
     changes: Changes = None,
     quiet: Quiet = False,
 ) -> None:
@@ -119,10 +158,11 @@ def check(
     from preceptor.data.check import render_check
     from preceptor.data.layouts import read_cases
     from preceptor.data.splits import assign_splits
+    from preceptor.folder_recipes import data_of
     from preceptor.progress import callback, make_progress
     from preceptor.storage import write_json
 
-    data, reports = _data_of(source, layout, labels, groups, changes)
+    data, reports = data_of(source, layout=layout, labels=labels or (), groups=groups, changes=changes or ())
     found = read_cases(data)
     if Path(source).is_dir() and all(case.report is None for case in found.cases):
         reports = None
@@ -131,35 +171,10 @@ def check(
     print(render_check(result))
     if write_manifest:
         manifest.write_manifest(write_manifest, assign_splits(found.cases, data.split), found.root)
-    if json:
-        write_json(json, result.to_dict())
+    if findings:
+        write_json(findings, result.to_dict())
     if result.errors:
         raise typer.Exit(2)
-
-
-def _data_of(
-    source: str, layout: str, labels: list[str] | None, groups: str, changes: list[str] | None
-) -> tuple["DataRecipe", Any]:
-    """The data and report sections: of a recipe, or made from a folder and options."""
-    from preceptor.recipe import read_recipe, validate_recipe
-
-    if not Path(source).is_dir():
-        recipe = read_recipe(source, changes or ())
-        guided = recipe.teacher is not None and recipe.teacher.privilege == "report"
-        return recipe.data, recipe.reports if guided else None
-    data = {"root": source, "layout": layout, "labels": _labels(labels), "split": {"groups": groups}}
-    recipe = validate_recipe({"name": "check", "student": {"name": "unguided"}, "data": data}, where=source)
-    return recipe.data, recipe.reports
-
-
-def _labels(pairs: list[str] | None) -> dict[str, int | str]:
-    result: dict[str, int | str] = {}
-    for pair in pairs or []:
-        name, sign, value = pair.partition("=")
-        if not sign:
-            raise RecipeError("a label is not of the form name=value", where=f"--label {pair}")
-        result[name] = int(value) if value.lstrip("-").isdigit() else value
-    return result
 
 
 @app.command(
@@ -170,7 +185,7 @@ def _labels(pairs: list[str] | None) -> dict[str, int | str]:
     )
 )
 def embed(
-    source: Annotated[str, typer.Argument(help="A data folder, a recipe file, or the name of a shipped recipe.")],
+    source: Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="Feature file; wordings it holds already are kept.")],
     encoder: Annotated[str | None, typer.Option(help="hashed, a Hugging Face id, or a local folder.")] = None,
     revision: Annotated[str | None, typer.Option(help="Pinned revision of a Hugging Face encoder.")] = None,
@@ -179,18 +194,13 @@ def embed(
     quiet: Quiet = False,
 ) -> None:
     """Turn reports into token features, once, so that training needs no language model."""
+    from preceptor.folder_recipes import embedding_recipe
     from preceptor.preparing import embed_reports
     from preceptor.progress import make_progress
-    from preceptor.recipe import read_recipe, validate_recipe
 
     given = {"encoder": encoder, "revision": revision, "length": length}
-    options = [f"reports.{key}={value}" for key, value in given.items() if value is not None]
-    if Path(source).is_dir():
-        content = {"name": "embed", "student": {"name": "unguided"}, "data": {"root": source}}
-        reports = {key: value for key, value in given.items() if value is not None}
-        recipe = validate_recipe({**content, "reports": reports}, where=source)
-    else:
-        recipe = read_recipe(source, [*options, *(changes or [])])
+    options = [f"reports.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    recipe = embedding_recipe(source, [*options, *(changes or [])])
     features = embed_reports(recipe, out, make_progress(_kind(quiet)))
     print(f"{out}: {len(features)} wordings, {features.length} tokens of width {features.width}")
 
@@ -205,18 +215,23 @@ def evaluate(
     target: Annotated[Path, typer.Argument(help="A run folder (all arms are judged again) or a package.")],
     data: Annotated[Path | None, typer.Argument(help="For a package: a labelled data folder.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="For a package: where the tables go.")] = None,
-    layout: Annotated[str, typer.Option(help="auto, lvit, textfreekd, folders or manifest.")] = "auto",
+    layout: Layout = "auto",
     labels: Labels = None,
-    split: Annotated[str, typer.Option(help="For a package: all, train, val or test.")] = "all",
+    split: Annotated[
+        str, typer.Option(help="For a package: all, train, val or test.", autocompletion=_one_of(*SPLITS))
+    ] = "all",
     changes: Changes = None,
     quiet: Quiet = False,
 ) -> None:
     """Judge a finished run again, or a package on other data."""
     if (target / "recipe.yaml").is_file() and data is None:
-        from preceptor.pipeline import run as run_recipe
-
-        recipe = str(target / "recipe.yaml")
-        _tell(run_recipe(recipe, target, only=("evaluate",), progress=_kind(quiet), changes=changes or ()))
+        if out or labels or layout != "auto" or split != "all":
+            raise UserError(
+                "a run is judged as its recipe says; --out, --layout, --label and --split are for packages",
+                where=target,
+                remedy="change the recipe with --set, or name a package and a data folder",
+            )
+        _run(str(target / "recipe.yaml"), target, ("evaluate",), quiet, changes)
         return
     if data is None:
         raise UserError(
@@ -226,11 +241,16 @@ def evaluate(
         )
     from preceptor.data.layouts import read_cases
     from preceptor.delivery.package import load_package
+    from preceptor.folder_recipes import data_of
     from preceptor.judging import evaluate_package
     from preceptor.progress import callback, make_progress
 
-    section, _ = _data_of(str(data), layout, labels, "auto", None)
+    if split not in SPLITS:
+        raise RecipeError("no such split", where=f"--split {split}", expected=", ".join(SPLITS))
+    section, _ = data_of(str(data), layout=layout, labels=labels or (), changes=changes or ())
     cases = [case for case in read_cases(section).cases if case.mask and split in ("all", case.split)]
+    if not cases:
+        raise DataError("there is no labelled case to judge", where=data, found=f"none with a mask in split {split}")
     counter = callback(make_progress(_kind(quiet)), "judge")
     place = out or Path("runs") / f"evaluate-{data.name}"
     figures = evaluate_package(load_package(target), section, cases, place, counter)
@@ -287,12 +307,21 @@ def report(folder: Annotated[Path, typer.Argument(help="A judged run folder.")])
 
 @app.command(
     "import-weights",
-    epilog=_examples("preceptor import-weights medseg.ckpt --architecture textfreekd-student -o student"),
+    epilog=_examples(
+        "preceptor import-weights medseg.ckpt --architecture textfreekd-student -o student",
+        "preceptor import-weights pytorch_model.bin --architecture text-encoder -o models/clinical-bert",
+    ),
 )
 def import_weights(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of an original system (.ckpt, .pth, .safetensors).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The package to write.")],
-    architecture: Annotated[str, typer.Option(help="textfreekd-teacher, textfreekd-student or languide.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The package to write; for a text encoder, the folder.")],
+    architecture: Annotated[
+        str,
+        typer.Option(
+            help="textfreekd-teacher, textfreekd-student, languide or text-encoder.",
+            autocompletion=_one_of("textfreekd-teacher", "textfreekd-student", "languide", "text-encoder"),
+        ),
+    ],
 ) -> None:
     """Turn a published checkpoint into a package. The pickle is read in a separate process, tensors only."""
     from preceptor.delivery.imports import import_package
@@ -303,25 +332,22 @@ def import_weights(
 @app.command("list", epilog=_examples("preceptor list", "preceptor list distillers"))
 def list_names(
     kind: Annotated[
-        str | None, typer.Argument(help="segmentors, distillers, privileges, ... ; all if left out.")
+        str | None, typer.Argument(help="segmentors, distillers, layouts, choices, ... ; all if left out.")
     ] = None,
 ) -> None:
-    """Name everything that a recipe may name."""
-    from preceptor.catalogue import catalogue
+    """Name everything that a recipe may name, with its options and their defaults."""
+    from preceptor.catalogue import catalogue, render
 
     sections = catalogue()
     if kind is not None and kind not in sections:
         raise RecipeError("no such list", where=kind, expected=", ".join(sections))
-    for title, entries in sections.items():
-        if kind in (None, title):
-            print(f"{title}:")
-            for name, text in entries:
-                print(f"  {name:24s} {text}")
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(render({kind: sections[kind]} if kind else sections, width))
 
 
 @app.command(epilog=_examples("preceptor show demo", "preceptor show my.yaml --set training.lr=1e-3"))
 def show(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")],
+    recipe: RecipeName,
     changes: Changes = None,
 ) -> None:
     """Print a recipe as it is run: everything inherited and every default filled in."""
@@ -354,9 +380,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+    except Interrupted:
+        print("stopped and saved; the same command goes on from here", file=sys.stderr)
+        sys.exit(143)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,10 @@ from typing import Any
 LISTED = 20
 
 
+class Interrupted(Exception):
+    """The run was asked to stop (SIGTERM), has saved its state and can go on."""
+
+
 class UserError(Exception):
     """Something that the user can mend.
 

@@ -1,4 +1,4 @@
-"""Killed, preempted and changed runs: the same command goes on, leaves the same trace, or refuses with the difference."""
+"""Killed, preempted and changed runs: the same command goes on with the same trace, or refuses with the difference."""
 
 import csv
 import os

@@ -6,17 +6,19 @@ Control and student are built by the same lines from the same seed; the one diff
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch.multiprocessing.spawn import ProcessException
 
 from preceptor.data.loading import EvaluationLoader, TrainingLoader
 from preceptor.data.shelf import Shelf
 from preceptor.data.transforms import Preprocessing
 from preceptor.delivery.package import Package, load_package
 from preceptor.distillers import zoo as distillers
-from preceptor.errors import RecipeError
+from preceptor.errors import RecipeError, TrainingError, UserError
 from preceptor.learning.losses import segmentation_loss
 from preceptor.learning.privilege import PRIVILEGES
 from preceptor.learning.tasks import Distilled, FrozenTeacher, Supervised
@@ -25,6 +27,7 @@ from preceptor.progress import Kind, Progress, make_progress
 from preceptor.recipe import Recipe, SegmentorRecipe
 from preceptor.segmentors import zoo as segmentors
 from preceptor.segmentors.base import Condition, Segmentor
+from preceptor.storage import read_json, write_json
 from preceptor.text.features import ReportFeatures
 
 Arm = Literal["teacher", "control", "student"]
@@ -137,9 +140,38 @@ def check_same_view(recipe: Recipe, package: Package, where: object) -> None:
 
 
 def train_arm(job: ArmJob) -> None:
-    """Train the arm of `job` to its end, in as many processes as its recipe says."""
+    """Train the arm of `job` to its end, in as many processes as its recipe says.
+
+    Raises UserError with the first error of any process; the others end with it.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    errors = job.folder / "error.json"
+    errors.unlink(missing_ok=True)
     fabric = make_fabric(job.recipe.training_of(job.arm))
-    fabric.launch(_train, job)
+    try:
+        fabric.launch(partial(_told, job=job))  # as an argument, Fabric would take it apart for tensors
+    except ProcessException as error:
+        if not errors.exists():
+            raise TrainingError(
+                "a training process died",
+                where=job.name,
+                found=str(error).strip().splitlines()[-1],
+                remedy="look at the memory of the machine; the same command goes on from the last checkpoint",
+            ) from error
+        raise TrainingError(**read_json(errors)) from error
+
+
+def _told(fabric: Any, job: ArmJob) -> None:
+    """`_train`; where there are several processes, the first user error is left in a file for the parent."""
+    try:
+        _train(fabric, job)
+    except UserError as error:
+        path = job.folder / "error.json"
+        if fabric.world_size > 1 and not path.exists():
+            shown = {key: getattr(error, key) for key in ("what", "where", "found", "expected")}
+            plain = {key: None if value is None else str(value) for key, value in shown.items()}
+            write_json(path, {**plain, "remedy": error.remedy, "offenders": [str(item) for item in error.offenders]})
+        raise
 
 
 def _train(fabric: Any, job: ArmJob) -> None:
