@@ -21,7 +21,7 @@ def rows(setting: Setting) -> Iterator[Row]:
         step = _with_bert(setting, size, shown)
         task = Supervised(teacher(setting, size), report, LOSS)
         times = our_steps(setting, f"teacher-{size}", task, shown, step, max(4, rounds // 2))
-        yield Row.of_times(f"cached reports against BERT in the loop, teacher {size}", times)
+        yield Row.of_times(f"cached reports against BERT in the loop, teacher {size}", times, size == setting.weighed)
 
 
 def _with_bert(setting: Setting, size: str, shown: Batch) -> Callable[[], object]:
@@ -42,11 +42,13 @@ def _with_bert(setting: Setting, size: str, shown: Batch) -> Callable[[], object
 
 def ours(setting: Setting, steps: int) -> None:
     """For the measurement of memory: our steps alone."""
-    our_steps(setting, "teacher", Supervised(teacher(setting, "small"), report, LOSS), batch(setting), None, steps, 0)
+    our_steps(
+        setting, "teacher", Supervised(teacher(setting, setting.weighed), report, LOSS), batch(setting), None, steps, 0
+    )
 
 
 def baseline(setting: Setting, steps: int) -> None:
     """The same with the BERT."""
-    step = _with_bert(setting, "small", batch(setting))
+    step = _with_bert(setting, setting.weighed, batch(setting))
     for _ in range(steps):
         step()

@@ -19,7 +19,7 @@ def rows(setting: Setting) -> Iterator[Row]:
     for size, rounds in setting.sizes.items():
         step = _by_hand(setting, size, shown)
         times = our_steps(setting, f"distil-{size}", _distilled(setting, size), shown, step, rounds)
-        yield Row.of_times(f"distillation step, {size}", times, at_most=LIMIT)
+        yield Row.of_times(f"distillation step, {size}", times, size == setting.weighed, at_most=LIMIT)
 
 
 def _distilled(setting: Setting, size: str) -> Distilled:
@@ -31,7 +31,7 @@ def _distilled(setting: Setting, size: str) -> Distilled:
 
 def _by_hand(setting: Setting, size: str, shown: Batch) -> Callable[[], object]:
     loop = plain_loop(setting, student(setting, size))
-    master = teacher(setting, size).requires_grad_(False).to(setting.device, memory_format=loop.format).eval()  # type: ignore[call-overload]
+    master = teacher(setting, size).requires_grad_(False).to(setting.device, memory_format=loop.format).eval()
 
     def step() -> None:
         with torch.no_grad(), loop.autocast():
@@ -43,11 +43,11 @@ def _by_hand(setting: Setting, size: str, shown: Batch) -> Callable[[], object]:
 
 def ours(setting: Setting, steps: int) -> None:
     """For the measurement of memory: our steps alone."""
-    our_steps(setting, "distil", _distilled(setting, "small"), batch(setting), None, steps, 0)
+    our_steps(setting, "distil", _distilled(setting, setting.weighed), batch(setting), None, steps, 0)
 
 
 def baseline(setting: Setting, steps: int) -> None:
     """The same, by hand and without a distillation loss."""
-    step = _by_hand(setting, "small", batch(setting))
+    step = _by_hand(setting, setting.weighed, batch(setting))
     for _ in range(steps):
         step()

@@ -5,14 +5,14 @@ picture in every epoch. Both augment alike and work in one process. The step tha
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.measure import in_turn, middle
+from benchmarks.measure import Times, in_turn, middle
 from benchmarks.scene import BATCH, SIDE, Setting, batch, plain_loop, student
 from benchmarks.table import Row
 from preceptor.data.augmentation import augment_batch, draw_augmentation
@@ -45,36 +45,44 @@ def rows(setting: Setting) -> Iterator[Row]:
         for _ in range(steps):
             loop.step(shown.image, shown.mask)
 
-    times = in_turn(lambda: list(loader), consume, rounds)
-    yield _throughput("loader against the tiny student's step", times.ours, times.baseline, len(cases), AT_LEAST)
-    times = in_turn(lambda: list(loader), lambda: list(naive), max(2, rounds // 3), warm=1)
-    yield _throughput("loader against decoding in every epoch", times.ours, times.baseline, len(cases))
+    times = in_turn(lambda: _drain(loader), consume, rounds)
+    yield _throughput("loader against the tiny student's step", times, len(cases), at_least=AT_LEAST)
+    times = in_turn(lambda: _drain(loader), lambda: _drain(naive), max(2, rounds // 3), warm=1)
+    yield _throughput("loader against decoding in every epoch", times, len(cases), weigh=True)
     yield Row("decoding and resizing once", building, 0.0, "cases/s", building, building, building, "value")
 
 
-def _throughput(name: str, ours: list[float], baseline: list[float], cases: int, at_least: float | None = None) -> Row:
-    speeds = [[cases / second for second in times] for times in (ours, baseline)]
+def _throughput(name: str, times: Times, cases: int, at_least: float | None = None, weigh: bool = False) -> Row:
+    speeds = [[cases / second for second in seconds] for seconds in (times.ours, times.baseline)]
     value, low, high = middle([a / b for a, b in zip(*speeds, strict=True)])
-    return Row(name, middle(speeds[0])[0], middle(speeds[1])[0], "cases/s", value, low, high, at_least=at_least)
+    ours, baseline = (middle(values)[0] for values in speeds)
+    return Row(name, ours, baseline, "cases/s", value, low, high, at_least=at_least, weigh=weigh)
+
+
+def _drain(loader: Iterable[Batch]) -> None:
+    for _batch in loader:
+        pass
 
 
 def draw_cases(setting: Setting) -> list[Case]:
-    """PNG files with the grain and the soft shades of a photograph, and masks."""
+    """PNG files with the grain and the soft shades of a photograph, and masks; those that exist are kept."""
     numbers = torch.Generator().manual_seed(setting.seed)
     folder = setting.folder / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     cases = []
     for index in range(2 * BATCH if setting.quick else 6 * BATCH):
+        image, stored = folder / f"{index}.png", folder / f"{index}-mask.png"
+        cases.append(Case(f"case-{index}", image, stored, "train"))
+        if stored.exists():
+            continue
         shades = torch.nn.functional.interpolate(
             torch.rand(1, 3, 12, 12, generator=numbers), (SOURCE, SOURCE), mode="bicubic"
         )[0]
         mask = (shades[0] > 0.5).numpy()
         grain = 0.02 * torch.randn(3, SOURCE, SOURCE, generator=numbers)
         pixels = ((shades + grain).clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
-        image, stored = folder / f"{index}.png", folder / f"{index}-mask.png"
         Image.fromarray(pixels).save(image, compress_level=3)
         Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(stored)
-        cases.append(Case(f"case-{index}", image, stored, "train"))
     return cases
 
 
@@ -116,17 +124,20 @@ def _decoded_mask(path: Path | None) -> torch.Tensor:
     return torch.from_numpy(np.asarray(small) == 255).byte()
 
 
+def prepare(setting: Setting) -> None:
+    """The files, and the shelf of them."""
+    _shelf(setting, draw_cases(setting))
+
+
 def ours(setting: Setting, steps: int) -> None:
-    """For the measurement of memory: our loader with a shelf that exists."""
+    """For the measurement of memory: epochs of our loader."""
     loader = _loader(setting, _shelf(setting, draw_cases(setting)))
     for _ in range(steps):
-        for _batch in loader:
-            pass
+        _drain(loader)
 
 
 def baseline(setting: Setting, steps: int) -> None:
-    """The naive loader."""
+    """Epochs of the naive loader."""
     loader = NaiveLoader(draw_cases(setting), setting.seed)
     for _ in range(steps):
-        for _batch in loader:
-            pass
+        _drain(loader)

@@ -20,19 +20,23 @@ def peak(name: str, side: str, seed: int, quick: bool) -> float:
 
 def main() -> None:
     """Take the steps and print the bytes."""
+    import lightning.fabric  # noqa: F401 - imports are not what is measured
     import torch
-    import transformers.models.bert.modeling_bert  # noqa: F401 - imports are not what is measured
+    import transformers.models.bert.modeling_bert  # noqa: F401
 
     from benchmarks.scene import Setting
 
     name, side, seed, quick = sys.argv[1:]
-    contender = getattr(importlib.import_module(f"benchmarks.{name}"), side)
-    _forget_peak()
-    before = _held()
+    module = importlib.import_module(f"benchmarks.{name}")
     with tempfile.TemporaryDirectory() as folder:
-        contender(Setting(bool(int(quick)), int(seed), Path(folder)), STEPS)
-    bytes_ = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _most() - before
-    print(bytes_)
+        setting = Setting(bool(int(quick)), int(seed), Path(folder))
+        if hasattr(module, "prepare"):
+            module.prepare(setting)
+        _forget_peak()
+        before = _held()
+        getattr(module, side)(setting, STEPS)
+        after = _most()
+    print(torch.cuda.max_memory_allocated() if torch.cuda.is_available() else after - before)
 
 
 def _forget_peak() -> None:

@@ -24,7 +24,12 @@ class PlainLoop:
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(device, memory_format=self.format).train()
         self.loss, self.device, self.bf16, self.clip = loss, device, bf16, settings.clip
-        self.optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
 
     def autocast(self) -> torch.autocast:
         """bf16 arithmetic where it was asked for."""

@@ -38,6 +38,11 @@ class Setting:
         return {"tiny": 4} if self.quick else {"tiny": 30, "small": 12, "base": 6}
 
     @property
+    def weighed(self) -> str:
+        """The size whose memory is measured, in processes of their own."""
+        return "tiny" if self.quick else "small"
+
+    @property
     def device(self) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -50,14 +55,14 @@ class Setting:
 def student(setting: Setting, size: str) -> Segmentor:
     """The report-free student; equal weights for equal seeds."""
     torch.manual_seed(setting.seed)
-    return zoo.build("unguided", in_channels=3, classes=2, size=size)  # type: ignore[arg-type]
+    return zoo.build("unguided", in_channels=3, classes=2, size=size)
 
 
 def teacher(setting: Setting, size: str) -> Segmentor:
     """The report-guided teacher on features of a BERT-base."""
     torch.manual_seed(setting.seed)
     condition = Condition("report", TOKENS, WIDTH)
-    return zoo.build("guided", in_channels=3, classes=2, size=size, condition=condition)  # type: ignore[arg-type]
+    return zoo.build("guided", in_channels=3, classes=2, size=size, condition=condition)
 
 
 def batch(setting: Setting) -> Batch:
@@ -96,7 +101,7 @@ def our_steps(
         folder,
         setting.seed,
         Progress(),
-        name,  # type: ignore[arg-type]
+        name,
     )
     training.run()
     return loader.times

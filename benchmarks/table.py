@@ -17,7 +17,7 @@ class Row:
     """One comparison. ours, baseline: in `unit`. value, low, high: their ratio or difference with its spread.
 
     at_most, at_least: what `value` must keep to; None where nothing is demanded. memory: peak in MiB of ours and of
-    the baseline.
+    the baseline. weigh: whether the file's functions `ours` and `baseline` are this row's contenders.
     """
 
     name: str
@@ -30,14 +30,15 @@ class Row:
     compared: Literal["ratio", "difference", "value"] = "ratio"
     at_most: float | None = None
     at_least: float | None = None
+    weigh: bool = False
     memory: tuple[float, float] | None = None
 
     @classmethod
-    def of_times(cls, name: str, times: Times, at_most: float | None = None) -> "Row":
+    def of_times(cls, name: str, times: Times, weigh: bool, at_most: float | None = None) -> "Row":
         """Milliseconds of both contenders, and the median ratio with its quartiles."""
         own, theirs = times.medians()
         value, low, high = times.ratio()
-        return cls(name, 1e3 * own, 1e3 * theirs, "ms", value, low, high, at_most=at_most)
+        return cls(name, 1e3 * own, 1e3 * theirs, "ms", value, low, high, at_most=at_most, weigh=weigh)
 
     @property
     def met(self) -> bool | None:
@@ -53,17 +54,23 @@ class Row:
 
     def plain(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**asdict(self), "met": self.met}
+        values = asdict(self)
+        del values["weigh"]
+        return {**values, "met": self.met}
 
 
 def render(rows: Sequence[Row], machine: dict[str, Any]) -> str:
     """The machine in one paragraph, and the table, as Markdown."""
-    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
-    devices = f", {', '.join(machine['devices'])}" if machine["devices"] else ""
+    packages = [f"{name} {version}" for name, version in machine["packages"].items() if version]
+    facts = [
+        *(machine["processor"], *machine["devices"]),
+        *(f"{machine['cores']} cores", f"{machine['threads']} threads", machine["system"]),
+        *(f"Python {machine['python']}", *packages),
+        *(f"default precision {machine['precision']}", machine["batch"], f"seed {machine['seed']}"),
+        *(["**quick run: too short to quote**"] if machine["quick"] else []),
+    ]
     lines = [
-        f"{machine['processor']}{devices}, {machine['cores']} cores, {machine['threads']} threads, {machine['system']}; "
-        f"Python {machine['python']}, {packages}; default precision {machine['precision']}; seed {machine['seed']}; "
-        f"{machine['batch']}{'; quick run: too short to quote' if machine['quick'] else ''}.",
+        ", ".join(facts) + ".",
         "",
         "| comparison | ours | baseline | ours against baseline | demanded | met | peak memory, ours / baseline |",
         "|---|---:|---:|---:|---|---|---:|",
