@@ -15,7 +15,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 
 FLOORS: list[set[str]] = [
     {"errors.py", "plainyaml.py", "storage.py", "progress.py", "environment.py", "extras.py", "__init__.py"},
-    {"recipe.py", "recipe_faults.py"},
+    {"recipe.py", "recipe_faults.py", "folder_recipes.py"},
     {"evaluation/metrics.py", "evaluation/surface.py", "evaluation/statistics.py", "segmentors/*"},
     {"distillers/*"},
     {"data/*", "text/*", "weights.py", "unpickle.py"},

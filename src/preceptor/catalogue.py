@@ -1,41 +1,162 @@
 """Everything that a recipe may name, in one place for people to read."""
 
-from pathlib import Path
-from typing import get_args
+import json
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin
 
-Entries = list[tuple[str, str]]
+from pydantic import BaseModel
 
 
-def catalogue() -> dict[str, Entries]:
-    """From kind to (name, one line) of each entry."""
-    from preceptor import recipe as parts
+@dataclass(frozen=True)
+class Entry:
+    """A name with its meaning in one line, and the options that a recipe may give it, with their defaults."""
+
+    name: str
+    line: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+LAYOUTS = {
+    "auto": "whichever of the others is recognised",
+    "lvit": "{Train,Val,Test}_Folder with img, labelcol and {Train,Val,Test}_text.xlsx",
+    "textfreekd": "{Train,Test} with Images and GTs; prompt/{train,test}.csv",
+    "folders": "images and masks; optional reports.csv, groups.csv and splits.csv",
+    "manifest": "a table cases.csv with a row for each case, as `preceptor check --write-manifest` makes it",
+}
+
+MASK_RULES = {
+    "exact": "every stored value is declared in data.labels",
+    "threshold": "two classes: foreground is above half of full scale (0/1 or 0/255 files)",
+    "eq255": "two classes: foreground is 255 and nothing else, as in TextFreeKD and LanGuideMedSeg",
+    "bilinear_gt0": "two classes: grey value resized in 8 bits, anything above 0, as in LViT and C2FVL",
+}
+
+SPLIT_RULES = {
+    "given": "by the folders or tables; validation is cut from train where there is none",
+    "random": "by a seed, all cases of a group together",
+    "tail": "the first rows of train stay, the others validate, as published for the text data sets",
+}
+
+AUGMENTATIONS = {
+    "zoom": "[probability, low, high] of one factor for both axes",
+    "rotate": "degrees to either side",
+    "scale": "share by which the content grows or shrinks",
+    "shift": "share of the side, in both directions",
+    "flip_horizontal": "probability; side words of the report follow",
+    "flip_vertical": "probability; height words of the report follow",
+    "transpose": "probability; never for a report that names a side",
+    "brightness": "summand to either side, in units of the normalised image",
+    "contrast": "share to either side",
+    "gamma": "share to either side in the exponent",
+    "noise": "largest standard deviation",
+    "reports": "rewrite: a flipped image's report is rewritten; forbid: an image is not flipped if its report tells",
+}
+
+METRICS = {
+    "dice": "overlap, 2 TP / (2 TP + FP + FN), mean over cases",
+    "iou": "overlap, TP / (TP + FP + FN), mean over cases",
+    "precision": "share of the prediction that is right",
+    "recall": "share of the reference that is found",
+    "hd95": "95th percentile of the distances between the outlines, in mm or pixels",
+    "assd": "mean distance between the outlines, in mm or pixels",
+    "surface_dice": "share of the outlines that lie within evaluate.tolerance of each other",
+    "dice_pooled": "Dice of all pixels of all cases together, as LanGuideMedSeg and TextFreeKD report it",
+    "iou_pooled": "IoU of all pixels of all cases together",
+    "dice_image_mean": "mean of the images' Dice as LViT and C2FVL report it",
+    "iou_image_mean": "mean of the images' IoU as LViT and C2FVL report it",
+}
+
+_EXPLAINED = {"data.layout", "data.mask_rule", "data.split.rule", "teacher.privilege", "training.loss"}
+"""Recipe keys whose choices have a section of their own."""
+
+
+def catalogue() -> dict[str, list[Entry]]:
+    """From kind to entries; the last kind, `choices`, has every other recipe key that takes one of a few words."""
+    from preceptor.delivery.imports import ARCHITECTURES
     from preceptor.distillers import zoo as distillers
-    from preceptor.evaluation.metrics import CASE_METRICS
     from preceptor.learning.losses import LOSSES
     from preceptor.learning.privilege import PRIVILEGES
+    from preceptor.recipe import Recipe, read_recipe, shipped_recipes
     from preceptor.segmentors import zoo as segmentors
     from preceptor.text.encoders import describe as encoders
 
-    layouts = get_args(parts.DataRecipe.model_fields["layout"].annotation)
-    rules = get_args(parts.DataRecipe.model_fields["mask_rule"].annotation)
     return {
-        "segmentors": segmentors.describe(),
-        "distillers": distillers.describe(),
-        "privileges": [(name, _first_line(view)) for name, view in PRIVILEGES.items()],
-        "encoders": encoders(),
-        "losses": [(name, _first_line(loss)) for name, loss in LOSSES.items()],
-        "layouts": [(name, "") for name in layouts],
-        "mask rules": [(name, "") for name in rules],
-        "metrics": [(name, "") for name in CASE_METRICS],
-        "recipes": [(name, str(parts.read_yaml(path).get("description", ""))) for name, path in _recipes()],
+        "segmentors": [Entry(name, line, _own_options(name)) for name, line in segmentors.describe()],
+        "distillers": [
+            Entry(name, _sentence(line), distillers.options_of(name)) for name, line in distillers.describe()
+        ],
+        "privileges": [Entry(name, _first_sentence(view)) for name, view in PRIVILEGES.items()],
+        "encoders": _entries([*encoders(), ("...", "Any other BERT, by Hugging Face id and revision, or by folder")]),
+        "losses": [Entry(name, _first_sentence(loss)) for name, loss in LOSSES.items()],
+        "layouts": _entries(LAYOUTS.items()),
+        "mask-rules": _entries(MASK_RULES.items()),
+        "split-rules": _entries(SPLIT_RULES.items()),
+        "augmentations": _entries(AUGMENTATIONS.items()),
+        "metrics": _entries(METRICS.items()),
+        "recipes": [Entry(name, read_recipe(name).description) for name in shipped_recipes()],
+        "architectures": _entries(ARCHITECTURES.items()),
+        "choices": [Entry(key, ", ".join(map(str, words))) for key, words in choices(Recipe) if key not in _EXPLAINED],
     }
 
 
-def _recipes() -> list[tuple[str, Path]]:
-    from preceptor.recipe import shipped_recipes
+def _own_options(name: str) -> dict[str, Any]:
+    """A segmentor's options without `pretrained`, which has a key of its own."""
+    from preceptor.segmentors import zoo
 
-    return list(shipped_recipes().items())
+    return {key: value for key, value in zoo.options(name).items() if key != "pretrained"}
 
 
-def _first_line(function: object) -> str:
-    return (function.__doc__ or "").strip().partition("\n")[0]
+def choices(part: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Every key at or below a part of the recipe that takes one of a few words, with these words."""
+    for name, info in part.model_fields.items():
+        for kind in _leaves(info.annotation):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from choices(kind, f"{prefix}{name}.")
+            elif get_origin(kind) is Literal:
+                yield f"{prefix}{name}", get_args(kind)
+
+
+def _leaves(kind: Any) -> Iterator[Any]:
+    """A type's members: of `A | None` and of `list[A]`, A."""
+    if get_origin(kind) is Literal or not get_args(kind):
+        yield kind
+        return
+    for inner in get_args(kind):
+        yield from _leaves(inner)
+
+
+def render(sections: Mapping[str, list[Entry]], width: int | None = None) -> str:
+    """The sections as text: names and meanings side by side, options below. width: in characters; None: unwrapped."""
+    return "\n\n".join("\n".join([title, *_lines(entries, width)]) for title, entries in sections.items())
+
+
+def _lines(entries: list[Entry], width: int | None) -> Iterator[str]:
+    names = max(len(entry.name) for entry in entries)
+    room = 10_000 if width is None else max(40, width - names - 4)
+    for entry in entries:
+        told = ", ".join(f"{name}={_value(value)}" for name, value in entry.options.items())
+        texts = [entry.line, f"options: {told}"] if told else [entry.line]
+        name = entry.name
+        for line in (line for text in texts for line in textwrap.wrap(text, room)):
+            yield f"  {name:{names}s}  {line}"
+            name = ""
+
+
+def _value(value: Any) -> str:
+    """As a recipe would write it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _entries(lines: Iterable[tuple[str, str]]) -> list[Entry]:
+    return [Entry(name, line[:1].upper() + line[1:]) for name, line in lines]
+
+
+def _first_sentence(function: object) -> str:
+    return _sentence(function.__doc__ or "")
+
+
+def _sentence(text: str) -> str:
+    return re.split(r"\.(?:\s|$)", " ".join(text.split()), maxsplit=1)[0]

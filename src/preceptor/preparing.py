@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from preceptor.data.case import Case, CaseSet
 from preceptor.data.layouts import read_cases
 from preceptor.data.splits import assign_splits
-from preceptor.errors import RecipeError
+from preceptor.errors import DataError, RecipeError
 from preceptor.progress import Progress, callback
 from preceptor.recipe import DataRecipe, Recipe
 
@@ -40,8 +40,17 @@ def usable(cases: Sequence[Case], data: DataRecipe) -> tuple[Case, ...]:
 
 
 def embed_reports(recipe: Recipe, path: Path, progress: Progress) -> "ReportFeatures":
-    """Embed every wording that a run of the recipe will ask for into the file `path`."""
+    """Embed every wording that a run of the recipe will ask for into the file `path`.
+
+    Raises DataError where no case has a report.
+    """
     cases = usable(read_case_set(recipe, progress).cases, recipe.data)
+    if not any(case.report for case in cases):
+        raise DataError(
+            "no case has a report",
+            where=recipe.data.root,
+            remedy="`preceptor check` tells which table of reports each layout has, and what is wrong with it",
+        )
     return embed_wordings(recipe, cases, path, callback(progress, "embed reports"))
 
 

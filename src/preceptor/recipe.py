@@ -5,6 +5,7 @@ extend others; `--set a.b=value` changes single fields. Names (segmentors, disti
 dictionaries of this library only, never through import paths.
 """
 
+import copy
 import difflib
 import re
 from collections.abc import Iterable, Mapping
@@ -276,16 +277,19 @@ def read_recipe(source: str | Path, changes: Iterable[str] = ()) -> Recipe:
 
     Raises RecipeError with every fault at once.
     """
-    content = _resolve(source, ())
+    return validate_recipe(_resolve(source, ()), where=source, changes=changes)
+
+
+def validate_recipe(content: Mapping[str, Any], where: object = "recipe", changes: Iterable[str] = ()) -> Recipe:
+    """A Recipe from plain dictionaries, with `a.b=value` changes.
+
+    Raises RecipeError that lists every fault with the nearest valid key.
+    """
+    changed = copy.deepcopy(dict(content))
     for change in changes:
-        _apply_change(content, change)
-    return validate_recipe(content, where=source)
-
-
-def validate_recipe(content: Mapping[str, Any], where: object = "recipe") -> Recipe:
-    """A Recipe from plain dictionaries. Raises RecipeError that lists every fault with the nearest valid key."""
+        _apply_change(changed, change)
     try:
-        return Recipe.model_validate(content)
+        return Recipe.model_validate(changed)
     except ValidationError as error:
         faults = explain(error, Recipe)
         remedy = "mend these keys; `preceptor show RECIPE` prints a shipped recipe with every valid key"

@@ -1,0 +1,58 @@
+"""Recipes made from a data folder and a few options, for work without training: checking, embedding, judging."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from preceptor.errors import RecipeError
+from preceptor.recipe import DataRecipe, Recipe, ReportRecipe, read_recipe, validate_recipe
+
+
+def data_of(
+    source: str,
+    *,
+    layout: str = "auto",
+    labels: Sequence[str] = (),
+    groups: str = "auto",
+    changes: Iterable[str] = (),
+) -> tuple[DataRecipe, ReportRecipe | None]:
+    """The sections `data` and, where reports are read, `reports`: of a recipe, or of a folder with these options.
+
+    source: a folder, a recipe file, or the name of a shipped recipe. labels: `name=value`, the background first.
+    changes: `a.b=value`. Raises RecipeError for what no recipe may hold.
+    """
+    if not Path(source).is_dir():
+        recipe = read_recipe(source, changes)
+        guided = recipe.teacher is not None and recipe.teacher.privilege == "report"
+        return recipe.data, recipe.reports if guided else None
+    data = {"root": source, "layout": layout, "labels": _labels(labels), "split": {"groups": groups}}
+    recipe = _folder(data, {}, source, changes)
+    return recipe.data, recipe.reports
+
+
+def embedding_recipe(source: str, changes: Iterable[str] = ()) -> Recipe:
+    """The recipe whose report wordings are embedded; of a folder every wording and its mirrored forms.
+
+    So features of a folder serve any recipe on it, whatever its splits and flips.
+    """
+    if not Path(source).is_dir():
+        return read_recipe(source, changes)
+    data = {"root": source, "split": {"rule": "random", "validation": 0.0, "test": 0.0}, "missing_text": "empty"}
+    return _folder(data, {"flip_horizontal": 0.5, "flip_vertical": 0.5}, source, changes)
+
+
+def _folder(data: dict[str, Any], augment: dict[str, Any], source: str, changes: Iterable[str]) -> Recipe:
+    content = {"name": "folder", "student": {"name": "unguided"}, "data": data, "augment": augment}
+    return validate_recipe(content, where=source, changes=changes)
+
+
+def _labels(pairs: Sequence[str]) -> dict[str, int | str]:
+    result: dict[str, int | str] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not (sign and name and value):
+            raise RecipeError(
+                "a label is not of the form name=value", where=f"--label {pair}", expected="--label lesion=255"
+            )
+        result[name] = int(value) if value.lstrip("-").isdigit() else value
+    return result
