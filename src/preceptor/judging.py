@@ -109,7 +109,7 @@ def judge_seed(
     _write_rows(folder / "cases.csv", rows)
     if features is not None and settings.probes:
         probes: list[Row] = []
-        for probe, texts in wrong_reports(reports, seed).items():
+        for probe, texts in wrong_reports(reports, seed=0).items():  # every seed is probed with the same reports
             changed = [index for index, text in enumerate(texts) if text != reports[index]]
             shown, chosen = [texts[index] for index in changed], [cases[index] for index in changed]
             counter = callback(progress, f"{name}, {probe.replace('_', ' ')} reports")

@@ -130,7 +130,7 @@ def _bca(centre: float, draws: np.ndarray, left_out: np.ndarray, confidence: flo
     """Bias-corrected and accelerated bounds; plain percentiles where the correction is not finite."""
     from scipy.special import ndtr, ndtri
 
-    if np.ptp(draws) == 0:
+    if np.ptp(draws) <= 1e-12 * max(1.0, abs(centre)):
         return Interval(centre, centre, centre)
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     bias = ndtri(((draws < centre).mean() + (draws <= centre).mean()) / 2)
