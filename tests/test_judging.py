@@ -1,0 +1,60 @@
+"""Judging uses the code that predicts, at the images' own size, for every case and class."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from preceptor.data.layouts import read_cases
+from preceptor.data.transforms import Preprocessing
+from preceptor.delivery.package import load_package, save_package
+from preceptor.errors import UserError
+from preceptor.judging import Judge, evaluate_package
+from preceptor.learning.arm import build_network
+from preceptor.recipe import validate_recipe
+
+
+@pytest.fixture
+def package(small_recipe: dict, tmp_path: Path) -> Path:
+    recipe = validate_recipe(small_recipe)
+    segmentor = {"name": "unguided", "size": "tiny", "options": {}, "in_channels": 1, "classes": 2, "condition": None}
+    save_package(
+        tmp_path / "package",
+        build_network({**segmentor, "pretrained": None}, 0),
+        segmentor=segmentor,
+        preprocessing=Preprocessing.from_recipe(recipe.data),
+        labels=recipe.data.labels,
+        card={},
+    )
+    return tmp_path / "package"
+
+
+def test_every_case_is_judged_at_its_own_size(small_recipe: dict, package: Path, small_data: Path, tmp_path) -> None:
+    for folder in ("images", "masks"):
+        path = small_data / folder / "c12.png"
+        Image.open(path).resize((50, 70), Image.Resampling.NEAREST).save(path)
+    recipe = validate_recipe(small_recipe)
+    cases = read_cases(recipe.data).of("test")
+    rows = Judge(recipe).rows(load_package(package), cases, 0, predictions=tmp_path / "out")
+    assert [row["case"] for row in rows] == [case.name for case in cases]
+    sizes = {row["case"]: row["tp"] + row["fp"] + row["fn"] + row["tn"] for row in rows}
+    assert sizes["c12"] == 50 * 70
+    assert np.asarray(Image.open(tmp_path / "out" / "c12.png")).shape == (70, 50)
+
+
+def test_a_package_is_judged_on_other_data_with_intervals(small_recipe, package: Path, tmp_path: Path) -> None:
+    recipe = validate_recipe(small_recipe)
+    cases = read_cases(recipe.data).cases
+    figures = evaluate_package(load_package(package), recipe.data, cases, tmp_path / "out")
+    assert figures["dice"][1] <= figures["dice"][0] <= figures["dice"][2]
+    with open(tmp_path / "out" / "cases.csv", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 16
+
+
+def test_labels_of_other_classes_are_refused(small_recipe, package: Path, tmp_path: Path) -> None:
+    data = {**small_recipe["data"], "labels": {"background": 0, "circle": 255}}
+    recipe = validate_recipe({**small_recipe, "data": data})
+    with pytest.raises(UserError, match="not the package's classes"):
+        evaluate_package(load_package(package), recipe.data, read_cases(recipe.data).cases, tmp_path / "out")
