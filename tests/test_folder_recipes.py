@@ -44,3 +44,9 @@ def test_the_reports_of_a_folder_are_embedded_with_their_mirrored_forms(tmp_path
     assert recipe.reports.length == 9
     assert (recipe.augment.flip_horizontal, recipe.augment.flip_vertical) == (0.5, 0.5)
     assert embedding_recipe("demo", ["data.root=x"]).data.root == "x"
+
+
+def test_what_is_neither_folder_nor_recipe_is_said_to_be_neither(tmp_path):
+    for make in (data_of, embedding_recipe):
+        with pytest.raises(RecipeError, match="neither a data folder, nor a recipe file, nor a shipped recipe"):
+            make(str(tmp_path / "absent"))

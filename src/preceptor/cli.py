@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from preceptor.errors import DataError, Interrupted, RecipeError, UserError
+from preceptor.errors import DataError, Interrupted, RecipeError, StorageError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,7 +88,7 @@ def demo(
 
 @app.command(
     epilog=_examples(
-        "preceptor run recipes/textfreekd/monuseg.yaml --set data.root=MoNuSeg",
+        "preceptor run textfreekd/monuseg --set data.root=MoNuSeg",
         "preceptor run my.yaml --out runs/mine --set seeds=[0,1,2]",
         "preceptor run my.yaml --only teacher",
     )
@@ -138,8 +138,9 @@ def _tell(outcome: "Outcome") -> None:
 @app.command(
     epilog=_examples(
         "preceptor check MoNuSeg",
-        "preceptor check MoNuSeg --label background=0 --label nucleus=255 --write-manifest cases.csv",
-        "preceptor check recipes/textfreekd/monuseg.yaml --set data.root=MoNuSeg",
+        "preceptor check MoNuSeg --label background=0 --label nucleus=255",
+        "preceptor check MoNuSeg --write-manifest cases.csv",
+        "preceptor check textfreekd/monuseg --set data.root=MoNuSeg",
     )
 )
 def check(
@@ -208,7 +209,7 @@ def embed(
 @app.command(
     epilog=_examples(
         "preceptor evaluate runs/demo --set evaluate.tolerance=3",
-        "preceptor evaluate runs/demo/package hospital-b --label background=0 --label infection=255 -o runs/hospital-b",
+        "preceptor evaluate package films --label background=0 --label infection=255",
     )
 )
 def evaluate(
@@ -233,6 +234,8 @@ def evaluate(
             )
         _run(str(target / "recipe.yaml"), target, ("evaluate",), quiet, changes)
         return
+    if not target.exists():
+        raise StorageError("there is no such run folder or package", where=target, remedy="check the path")
     if data is None:
         raise UserError(
             "a package is judged on a data folder, which is missing",
@@ -261,7 +264,7 @@ def evaluate(
 @app.command(
     epilog=_examples(
         "preceptor predict runs/demo/package films/ -o masks",
-        "preceptor predict runs/demo/package a.png b.nii.gz -o masks --overlays --probabilities",
+        "preceptor predict runs/demo/package a.png b.nii.gz -o masks --overlays",
     )
 )
 def predict(
@@ -302,14 +305,21 @@ def report(folder: Annotated[Path, typer.Argument(help="A judged run folder.")])
     """Write report.html of a finished run again."""
     from preceptor.evaluation.report import write_report
 
+    if not (folder / "summary.json").is_file():
+        raise StorageError(
+            "this is no judged run folder",
+            where=folder,
+            found="no summary.json" if folder.is_dir() else "no such folder",
+            remedy="judge it with `preceptor run` or `preceptor evaluate`, or check the path",
+        )
     print(write_report(folder))
 
 
 @app.command(
     "import-weights",
     epilog=_examples(
-        "preceptor import-weights medseg.ckpt --architecture textfreekd-student -o student",
-        "preceptor import-weights pytorch_model.bin --architecture text-encoder -o models/clinical-bert",
+        "preceptor import-weights medseg.ckpt --architecture languide -o languide",
+        "preceptor import-weights pytorch_model.bin --architecture text-encoder -o bert",
     ),
 )
 def import_weights(
@@ -329,7 +339,7 @@ def import_weights(
     print(import_package(checkpoint, out, architecture))
 
 
-@app.command("list", epilog=_examples("preceptor list", "preceptor list distillers"))
+@app.command("list", epilog=_examples("preceptor list", "preceptor list distillers", "preceptor list choices"))
 def list_names(
     kind: Annotated[
         str | None, typer.Argument(help="segmentors, distillers, layouts, choices, ... ; all if left out.")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.errors import RecipeError
-from preceptor.recipe import DataRecipe, Recipe, ReportRecipe, read_recipe, validate_recipe
+from preceptor.recipe import DataRecipe, Recipe, ReportRecipe, read_recipe, shipped_recipes, validate_recipe
 
 
 def data_of(
@@ -22,7 +22,7 @@ def data_of(
     changes: `a.b=value`. Raises RecipeError for what no recipe may hold.
     """
     if not Path(source).is_dir():
-        recipe = read_recipe(source, changes)
+        recipe = _read(source, changes)
         guided = recipe.teacher is not None and recipe.teacher.privilege == "report"
         return recipe.data, recipe.reports if guided else None
     data = {"root": source, "layout": layout, "labels": _labels(labels), "split": {"groups": groups}}
@@ -36,9 +36,19 @@ def embedding_recipe(source: str, changes: Iterable[str] = ()) -> Recipe:
     So features of a folder serve any recipe on it, whatever its splits and flips.
     """
     if not Path(source).is_dir():
-        return read_recipe(source, changes)
+        return _read(source, changes)
     data = {"root": source, "split": {"rule": "random", "validation": 0.0, "test": 0.0}, "missing_text": "empty"}
     return _folder(data, {"flip_horizontal": 0.5, "flip_vertical": 0.5}, source, changes)
+
+
+def _read(source: str, changes: Iterable[str]) -> Recipe:
+    if not Path(source).exists() and source.removeprefix("recipes/").removesuffix(".yaml") not in shipped_recipes():
+        raise RecipeError(
+            "this is neither a data folder, nor a recipe file, nor a shipped recipe",
+            where=source,
+            remedy="check the path; `preceptor list recipes` names the shipped recipes",
+        )
+    return read_recipe(source, changes)
 
 
 def _folder(data: dict[str, Any], augment: dict[str, Any], source: str, changes: Iterable[str]) -> Recipe:

@@ -15,7 +15,7 @@ from preceptor.data.case import Case, CaseSet, write_manifest
 from preceptor.errors import DataError, RecipeError, StorageError
 from preceptor.preparing import embed_wordings, read_case_set, usable
 from preceptor.progress import Kind, Progress, callback, make_progress
-from preceptor.recipe import Recipe, read_recipe
+from preceptor.recipe import Recipe, read_recipe, validate_recipe
 from preceptor.resuming import fingerprints, locked, require_same_data, require_same_recipe
 from preceptor.storage import read_json, write_json
 
@@ -49,7 +49,9 @@ def run(
     only: stages to do; all when empty. changes: `a.b=value` on the recipe. Raises UserError for what a
     user can mend.
     """
-    if not isinstance(recipe, Recipe):
+    if isinstance(recipe, Recipe):
+        recipe = validate_recipe(recipe.plain(), recipe.name, changes)
+    else:
         recipe = read_recipe(recipe, changes)
     place = Path(folder) if folder else Path("runs") / recipe.name
     with locked(place):
