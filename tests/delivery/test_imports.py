@@ -18,6 +18,8 @@ from preceptor.delivery.imports import ARCHITECTURES, import_package
 from preceptor.delivery.package import load_package
 from preceptor.delivery.predict import segment
 from preceptor.errors import RecipeError, StorageError, UntrustedFileError
+from preceptor.pipeline import run
+from preceptor.recipe import validate_recipe
 from preceptor.segmentors import zoo
 from preceptor.segmentors.base import Condition
 from preceptor.storage import write_tensors
@@ -173,6 +175,27 @@ def test_the_card_says_where_a_teacher_comes_from_and_what_it_reads(official, tm
     for words in ("TextFreeKD", "medseg.ckpt", "BiomedVLP-CXR-BERT-specialized", "24 tokens"):
         assert words in text
     assert str(tmp_path) not in text
+
+
+def test_an_imported_teacher_teaches_a_new_student(official, small_recipe, tmp_path):
+    """Its features lie as the student's do, since both are shown row-major pictures."""
+    _, checkpoint = official("textfreekd-teacher")
+    source = import_package(checkpoint, tmp_path / "teacher", "textfreekd-teacher")
+    data = {**small_recipe["data"], "image_size": 224, "channels": 3, "antialias": False}
+    recipe = {
+        **small_recipe,
+        "data": data,
+        "reports": {"length": 7, "width": 10},
+        "teacher": {**small_recipe["teacher"], "source": str(source)},
+        "student": {"name": "unguided", "size": "tiny", "options": SHAPE},
+        "training": {**small_recipe["training"], "epochs": 1},
+    }
+    run(validate_recipe(recipe), tmp_path / "run", only=["teacher", "student"])
+    package = load_package(tmp_path / "run" / "student" / "seed-0" / "package")
+    assert package.needs == "none"
+    assert package.segmentor["options"].get("transposed", False) is False
+    begun = (tmp_path / "run" / "student" / "seed-0" / "steps.csv").read_text(encoding="utf-8")
+    assert "token_l1/guide32" in begun
 
 
 def test_a_student_package_says_nothing_of_an_encoder(official, tmp_path):
