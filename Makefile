@@ -29,6 +29,13 @@ docs: $(READY)
 benchmark: $(READY)
 	$(BIN)/python -m benchmarks
 
+results: $(READY)
+	@test -d "$(PRECEPTOR_DATA)" || { echo "PRECEPTOR_DATA must name the folder of real data"; exit 2; }
+	$(BIN)/preceptor demo --out runs/demo
+	$(BIN)/preceptor run textfreekd/monuseg --set data.root=$(PRECEPTOR_DATA)/monuseg-text/MoNuSeg --out runs/monuseg
+	$(BIN)/preceptor run textfreekd/covid-cxr --set data.root=$(PRECEPTOR_DATA)/covid-cxr-infection-text --out runs/covid-cxr
+	$(BIN)/python -m benchmarks.results runs/demo runs/monuseg runs/covid-cxr --write docs/results.md
+
 wheel: $(READY)
 	$(BIN)/python -m build --wheel
 

@@ -1,0 +1,116 @@
+"""docs/results.md from finished runs: `python -m benchmarks.results runs/demo ... --write docs/results.md`.
+
+Every figure is read from a run's summary.json and environment.json; nothing is typed by hand. Text outside the marked
+blocks stays as it is.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+COLUMNS = {
+    "dice": "Dice, per case",
+    "iou": "IoU, per case",
+    "dice_pooled": "Dice, pooled",
+    "iou_pooled": "IoU, pooled",
+    "dice_image_mean": "Dice, image mean",
+    "iou_image_mean": "IoU, image mean",
+    "hd95": "HD95",
+}
+
+
+def main() -> None:
+    """Print the blocks, or write each into its place."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--write", type=Path)
+    given = parser.parse_args()
+    blocks = {run.name: block(run) for run in given.runs}
+    if given.write is None:
+        print("\n\n".join(blocks.values()))
+        return
+    text = given.write.read_text(encoding="utf-8")
+    for name, content in blocks.items():
+        pattern = re.compile(rf"<!-- run {re.escape(name)} -->.*?<!-- end -->", re.DOTALL)
+        if not pattern.search(text):
+            raise SystemExit(f"{given.write} has no block `<!-- run {name} --> ... <!-- end -->`")
+        text = pattern.sub(lambda _, n=name, c=content: f"<!-- run {n} -->\n{c}\n<!-- end -->", text)
+    given.write.write_text(text, encoding="utf-8")
+
+
+def block(run: Path) -> str:
+    """The Markdown of one run: answer, arms, gains, probes, warnings, and what it was made with."""
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    made = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    parts = [f"**{summary['answer']}**", arms(summary), gains(summary)]
+    if summary["probes"]:
+        parts.append(probes(summary["probes"]))
+    if summary["warnings"]:
+        parts.append("\n".join(f"- {warning}" for warning in summary["warnings"]))
+    minutes = sum(arm["minutes"] * len(summary["seeds"]) for arm in summary["arms"].values() if "minutes" in arm)
+    versions = ", ".join(f"{name} {version}" for name, version in made["packages"].items() if version)
+    parts.append(
+        f"{summary['cases']} test cases, seeds {summary['seeds']}, 95 % BCa bootstrap intervals over cases "
+        f"({summary['resamples']} resamples), distances in {summary['unit']}s, training {minutes:.0f} minutes in all, "
+        f"{made['processor']}, {made['threads']} of {made['cores']} cores; {versions}."
+    )
+    return "\n\n".join(parts)
+
+
+def arms(summary: dict[str, Any]) -> str:
+    """A row an arm, a column a metric, each with its interval."""
+    rows = [["arm", "sees", "parameters", *COLUMNS.values()]]
+    for name, arm in summary["arms"].items():
+        sees = "image and report" if arm["needs"] == "report" else "image"
+        cells = [with_interval(arm[metric], 1 if metric == "hd95" else 3) for metric in COLUMNS]
+        rows.append([name, sees, f"{arm['parameters'] / 1e6:.2f} M", *cells])
+    return table(rows)
+
+
+def gains(summary: dict[str, Any]) -> str:
+    """The differences between arms in Dice and IoU, with p-values as they are and after Holm's correction."""
+    rows = [["gain", "metric", "difference", "p", "p, Holm", "effect d"]]
+    for name, gain in summary["gains"].items():
+        for metric in ("dice", "iou", "dice_pooled"):
+            entry = gain[metric]
+            effect = "–" if entry["effect"] is None else f"{entry['effect']:.2f}"
+            cells = [p_value(entry["p"]), p_value(entry["p_holm"]), effect]
+            rows.append([name.replace("_", " "), COLUMNS[metric], with_interval(entry, 3, sign=True), *cells])
+    return table(rows)
+
+
+def probes(found: dict[str, Any]) -> str:
+    """The teacher's Dice with right and wrong reports."""
+    rows = [["report shown to the teacher", "Dice", "cases", "fall against the right report"]]
+    for name, entry in found.items():
+        if isinstance(entry, dict):
+            fall = with_interval(entry["drop"], 3) if "drop" in entry else "–"
+            rows.append([name.replace("_", " "), f"{entry['dice']:.3f}", str(entry["n"]), fall])
+    return f"{table(rows)}\n\n{found['message']}"
+
+
+def with_interval(entry: dict[str, float], digits: int, sign: bool = False) -> str:
+    """`0.812 (0.790 to 0.831)`."""
+    plus = "+" if sign else ""
+    mean, low, high = (entry[key] for key in ("mean", "low", "high"))
+    return f"{mean:{plus}.{digits}f} ({low:{plus}.{digits}f} to {high:{plus}.{digits}f})"
+
+
+def p_value(value: float | None) -> str:
+    """Three digits, or that it is smaller; a dash where there are too few cases."""
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def table(rows: list[list[str]]) -> str:
+    """Markdown, the first row being the head."""
+    lines = [" | ".join(row) for row in rows]
+    lines.insert(1, " | ".join("---" for _ in rows[0]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
