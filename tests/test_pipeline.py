@@ -126,3 +126,11 @@ def test_labels_that_are_not_declared_stop_with_the_proposal(small_recipe: dict,
     wrong = {**data, "labels": {"background": 0, "square": 1}}
     with pytest.raises(DataError, match="255"):
         run(validate_recipe({**small_recipe, "data": wrong}), tmp_path / "run2")
+
+
+def test_a_teacher_no_better_than_the_control_is_called_out_before_distilling(small_recipe, tmp_path, capfd) -> None:
+    outcome = run(validate_recipe(small_recipe), tmp_path / "run", only=["teacher", "control"])
+    done = outcome.folder / "teacher" / "seed-0" / "done.json"
+    done.write_text(json.dumps({**json.loads(done.read_text()), "best": 0.0}))
+    run(validate_recipe(small_recipe), tmp_path / "run", only=["student"], progress="plain")
+    assert "is not above the control's" in capfd.readouterr().err

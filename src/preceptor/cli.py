@@ -292,7 +292,7 @@ def predict(
         device=device,
         progress=callback(make_progress(_kind(quiet)), "predict"),
     )
-    print(f"{len(result.done)} written to {out}")
+    print(f"{len(result.done)} written to {out}" + (f", {len(result.kept)} kept" if result.kept else ""))
     if result.failed:
         print(f"{len(result.failed)} failed:", file=sys.stderr)
         for path, why in result.failed:

@@ -17,6 +17,7 @@ CHANGEABLE = (
     "data.root",
     "reports.features",
     "training.epochs",
+    "teacher.training.epochs",
     "training.workers",
     "training.devices",
     "training.nodes",

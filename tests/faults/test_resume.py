@@ -37,18 +37,18 @@ def wait_for_steps(folder: Path, process: subprocess.Popen, steps: int) -> None:
 @pytest.fixture
 def long_recipe(small_recipe: dict, tmp_path: Path) -> Path:
     """Enough steps to be killed among, a checkpoint at each."""
-    training = {**small_recipe["training"], "epochs": 6, "batch_size": 2, "checkpoint_minutes": 0.0}
+    training = {**small_recipe["training"], "epochs": 4, "batch_size": 2, "checkpoint_minutes": 0.0}
     path = tmp_path / "recipe.yaml"
     path.write_text(validate_recipe({**small_recipe, "training": training}).to_yaml(), encoding="utf-8")
     return path
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_with_the_trace_of_the_uninterrupted_one(long_recipe, tmp_path, sign) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     process = subprocess.Popen(command(long_recipe, cut), env=environment)
-    wait_for_steps(cut / "control" / "seed-0", process, 12)
+    wait_for_steps(cut / "control" / "seed-0", process, 9)
     process.send_signal(sign)
     assert process.wait(60) != 0
     assert not (cut / "control" / "seed-0" / "done.json").exists()

@@ -5,7 +5,6 @@ reason: everything random (order, augmentation, dropout) is a pure function of (
 checkpoint in mid-epoch is a position, and a killed run goes on with the very losses of the uninterrupted one.
 """
 
-import csv
 import json
 import logging
 import math
@@ -24,12 +23,12 @@ from preceptor.data.loading import Batch, EvaluationLoader, TrainingLoader
 from preceptor.errors import Interrupted, TrainingError
 from preceptor.learning.checkpoints import load_checkpoint, load_optimizer, save_checkpoint
 from preceptor.learning.tasks import Distilled, Supervised
+from preceptor.learning.trace import NoTrace, Trace, write_table
 from preceptor.learning.validation import Validation
 from preceptor.progress import Progress
 from preceptor.recipe import TrainingRecipe
-from preceptor.storage import replacing, write_json, write_tensors
+from preceptor.storage import write_json, write_tensors
 
-FLUSHED_STEPS = 25
 AGREED_STEPS = 10
 
 
@@ -115,7 +114,7 @@ class Training:
         self.fabric, self.settings, self.folder, self.seed = fabric, settings, folder, seed
         self.train, self.progress, self.name = train, progress, name
         self.bare, self.position = task, Position()
-        self.trace: list[dict[str, Any]] = []
+        self.trace = (Trace if fabric.is_global_zero else NoTrace)(folder / "steps.csv")
         self.stop_asked = False
         if settings.channels_last:
             task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -220,9 +219,7 @@ class Training:
         at.skipped += not finite
         at.step += 1
         row = {"step": at.step, "epoch": at.epoch, **{name: value.item() for name, value in losses.items()}}
-        self.trace.append({**row, "gradient": norm, "lr": rate, "skipped": int(not finite)})
-        if len(self.trace) >= FLUSHED_STEPS:
-            self._write_trace()
+        self.trace.add({**row, "gradient": norm, "lr": rate, "skipped": int(not finite)})
         if at.bad_in_row >= settings.bad_steps:
             self._give_up(row)
 
@@ -281,14 +278,14 @@ class Training:
     def _save(self) -> float:
         """Write the checkpoint and the tables that go with it; gives the time."""
         if self.fabric.is_global_zero:
-            self._write_trace()
+            self.trace.write()
             state = {
                 "task": self.bare.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "position": dict(vars(self.position)),
             }
             save_checkpoint(self.folder / "checkpoints", state)
-            _write_table(self.folder / "metrics.csv", self.position.history)
+            write_table(self.folder / "metrics.csv", self.position.history)
         self.fabric.barrier()
         return time.monotonic()
 
@@ -297,14 +294,12 @@ class Training:
         if note:
             self.progress.note(f"{self.name}: {note}")
         if state is None:
-            if self.fabric.is_global_zero:
-                (self.folder / "steps.csv").unlink(missing_ok=True)
+            self.trace.cut(0)
             return
         self.bare.load_state_dict(state["task"])
         load_optimizer(self.optimizer, state["optimizer"])
         self.position = Position(**state["position"])
-        if self.fabric.is_global_zero:
-            _cut_trace(self.folder / "steps.csv", self.position.step)
+        self.trace.cut(self.position.step)
         at = self.position
         if not self._over():
             self.progress.note(f"{self.name}: going on from epoch {at.epoch + 1}, batch {at.batch + 1}")
@@ -312,18 +307,6 @@ class Training:
     def _write_best(self) -> None:
         note = {"epoch": str(self.position.best_epoch), self.settings.monitor: repr(self.position.best)}
         write_tensors(self.folder / "best.safetensors", self.bare.network.state_dict(), note)
-
-    def _write_trace(self) -> None:
-        if not self.trace or not self.fabric.is_global_zero:
-            return
-        path = self.folder / "steps.csv"
-        fresh = not path.exists()
-        with open(path, "a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(self.trace[0]))
-            if fresh:
-                writer.writeheader()
-            writer.writerows(self.trace)
-        self.trace.clear()
 
     def _write_done(self) -> None:
         at = self.position
@@ -374,23 +357,6 @@ def _asked_to_stop(training: Training) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _cut_trace(path: Path, step: int) -> None:
-    """Drop the lines of steps after the checkpoint; they will be done again."""
-    if not path.exists():
-        return
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("step") and int(row["step"]) <= step]
-    _write_table(path, rows)
 
 
 def is_done(folder: Path, settings: TrainingRecipe) -> bool:
