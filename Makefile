@@ -34,7 +34,7 @@ results: $(READY)
 	$(BIN)/preceptor demo --out runs/demo
 	$(BIN)/preceptor run textfreekd/monuseg --set data.root=$(PRECEPTOR_DATA)/monuseg-text/MoNuSeg --out runs/monuseg
 	$(BIN)/preceptor run textfreekd/covid-cxr --set data.root=$(PRECEPTOR_DATA)/covid-cxr-infection-text --out runs/covid-cxr
-	$(BIN)/python -m benchmarks.results runs/demo runs/monuseg runs/covid-cxr --write docs/results.md
+	$(BIN)/python -m benchmarks.results runs/demo runs/monuseg runs/covid-cxr --write docs/results.md --readme README.md
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel

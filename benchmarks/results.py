@@ -1,7 +1,7 @@
 """docs/results.md from finished runs: `python -m benchmarks.results runs/demo ... --write docs/results.md`.
 
 Every figure is read from a run's summary.json and environment.json; nothing is typed by hand. Text outside the marked
-blocks stays as it is.
+blocks stays as it is. `--readme README.md` writes the short table there.
 """
 
 import argparse
@@ -26,7 +26,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--write", type=Path)
+    parser.add_argument("--readme", type=Path)
     given = parser.parse_args()
+    if given.readme is not None:
+        write_readme(given.readme, given.runs)
     blocks = {run.name: block(run) for run in given.runs}
     if given.write is None:
         print("\n\n".join(blocks.values()))
@@ -38,6 +41,25 @@ def main() -> None:
             raise SystemExit(f"{given.write} has no block `<!-- run {name} --> ... <!-- end -->`")
         text = pattern.sub(lambda _, n=name, c=content: f"<!-- run {n} -->\n{c}\n<!-- end -->", text)
     given.write.write_text(text, encoding="utf-8")
+
+
+def write_readme(path: Path, runs: list[Path]) -> None:
+    """The short table between the marks of the README."""
+    rows = [["run", "test cases, seeds", "teacher", "control", "student", "student over control", "p"]]
+    for run in runs:
+        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        gain = summary["gains"]["student_over_control"]["dice"]
+        dice = [with_interval(summary["arms"][arm]["dice"], 3) for arm in ("teacher", "control", "student")]
+        size = f"{summary['cases']}, {len(summary['seeds'])}"
+        rows.append([f"`{summary['name']}`", size, *dice, with_interval(gain, 3, sign=True), p_value(gain["p"])])
+    text = path.read_text(encoding="utf-8")
+    start, end = text.index("<!-- results:"), text.index("<!-- end of results -->")
+    head = text[start : text.index("-->", start) + 3]
+    told = (
+        "Dice per case at the images' own size, with 95 % intervals over cases. By `make results`; everything else, "
+        "with what it was made on, is in [docs/results.md](docs/results.md)."
+    )
+    path.write_text(f"{text[:start]}{head}\n{table(rows)}\n\n{told}\n{text[end:]}", encoding="utf-8")
 
 
 def block(run: Path) -> str:
