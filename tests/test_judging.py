@@ -1,6 +1,7 @@
 """Judging uses the code that predicts, at the images' own size, for every case and class."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ from preceptor.data.layouts import read_cases
 from preceptor.data.transforms import Preprocessing
 from preceptor.delivery.package import load_package, save_package
 from preceptor.errors import UserError
-from preceptor.judging import Judge, evaluate_package
-from preceptor.learning.arm import build_network
+from preceptor.judging import Judge, evaluate_package, join_tables, judge_seed
+from preceptor.learning.arm import build_network, segmentor_of
+from preceptor.progress import Progress
 from preceptor.recipe import validate_recipe
+from preceptor.text.encoders import build_encoder
+from preceptor.text.features import embed
 
 
 @pytest.fixture
@@ -58,3 +62,34 @@ def test_labels_of_other_classes_are_refused(small_recipe, package: Path, tmp_pa
     recipe = validate_recipe({**small_recipe, "data": data})
     with pytest.raises(UserError, match="not the package's classes"):
         evaluate_package(load_package(package), recipe.data, read_cases(recipe.data).cases, tmp_path / "out")
+
+
+def test_joined_tables_keep_names_as_text_and_drop_what_was_not_judged_again(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        (tmp_path / f"seed-{seed}").mkdir()
+        (tmp_path / f"seed-{seed}" / "cases.csv").write_text(f"case,group,seed,class,dice\n007,NA,{seed},01,0.5\n")
+    (tmp_path / "probes.csv").write_text("of,an,earlier,judgement\n")
+    join_tables([tmp_path / "seed-0", tmp_path / "seed-1"], tmp_path)
+    assert (tmp_path / "cases.csv").read_text() == "case,group,seed,class,dice\n007,NA,0,01,0.5\n007,NA,1,01,0.5\n"
+    assert not (tmp_path / "probes.csv").exists()
+
+
+def test_a_teacher_without_anything_to_probe_leaves_no_probes(small_recipe: dict, tmp_path: Path) -> None:
+    recipe = validate_recipe({**small_recipe, "evaluate": {"bootstrap": 20, "probes": False}})
+    features = embed([""], build_encoder(recipe.reports), tmp_path / "reports.safetensors")
+    segmentor = segmentor_of(recipe, "teacher", features)
+    segmentor.pop("pretrained")
+    save_package(
+        tmp_path / "package",
+        build_network({**segmentor, "pretrained": None}, 0),
+        segmentor=segmentor,
+        preprocessing=Preprocessing.from_recipe(recipe.data),
+        labels=recipe.data.labels,
+        card={},
+    )
+    cases = [replace(case, report="") for case in read_cases(recipe.data).of("test")[:2]]
+    (tmp_path / "probes.csv").write_text("of,an,earlier,judgement\n")
+    for probes in (False, True):  # with empty reports, there is nothing wrong to show
+        chosen = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"probes": probes})})
+        judge_seed(tmp_path, chosen, cases, 0, features, Progress(), "judge")
+        assert not (tmp_path / "probes.csv").exists()

@@ -19,6 +19,7 @@ from preceptor.delivery.predict import segment
 from preceptor.errors import UserError
 from preceptor.evaluation.cost import measure_cost
 from preceptor.evaluation.metrics import CASE_METRICS, case_metrics
+from preceptor.evaluation.scores import read_rows
 from preceptor.progress import Progress, callback
 from preceptor.recipe import DataRecipe, Recipe, SegmentorRecipe
 from preceptor.storage import hash_file, read_json, replacing, write_json, write_text
@@ -107,15 +108,18 @@ def judge_seed(
     judge = Judge(recipe)
     rows = judge.rows(package, cases, seed, features, reports, folder / "predictions", callback(progress, name))
     _write_rows(folder / "cases.csv", rows)
+    probes: list[Row] = []
     if features is not None and settings.probes:
-        probes: list[Row] = []
         for probe, texts in wrong_reports(reports, seed=0).items():  # every seed is probed with the same reports
             changed = [index for index, text in enumerate(texts) if text != reports[index]]
             shown, chosen = [texts[index] for index in changed], [cases[index] for index in changed]
             counter = callback(progress, f"{name}, {probe.replace('_', ' ')} reports")
             found = judge.rows(package, chosen, seed, features, shown, None, counter)
             probes += [{**row, "probe": probe} for row in found]
+    if probes:
         _write_rows(folder / "probes.csv", probes)
+    else:
+        (folder / "probes.csv").unlink(missing_ok=True)  # of an earlier judgement
     image = torch.zeros(1, recipe.data.channels, *recipe.data.size)
     condition = features.batch(reports[:1]) if features is not None else None
     write_json(folder / "cost.json", {**measure_cost(package.network, image, condition), "needs": package.needs})
@@ -123,14 +127,15 @@ def judge_seed(
 
 
 def join_tables(places: Sequence[Path], target: Path) -> None:
-    """One table of all seeds for each table that every seed has."""
+    """One table of all seeds for each table that every seed has; an older one that some seed lacks is removed."""
     import pandas as pd
 
     for name in ("cases.csv", "probes.csv"):
         if all((place / name).exists() for place in places):
-            text = {"case": str, "group": str}
-            tables = [pd.read_csv(place / name, dtype=text, keep_default_na=False) for place in places]
+            tables = [read_rows(place / name) for place in places]
             write_text(target / name, pd.concat(tables).to_csv(index=False))
+        else:
+            (target / name).unlink(missing_ok=True)
 
 
 def evaluate_package(
@@ -164,7 +169,7 @@ def evaluate_package(
     _write_rows(out / "cases.csv", rows)
     frame = pd.DataFrame(rows)
     groups = frame.groupby("case", sort=False)
-    unit = [group if group else case for case, group in groups["group"].first().items()]
+    unit = [f"group {group}" if group else f"case {case}" for case, group in groups["group"].first().items()]
     return {name: interval(groups[name].mean().to_numpy(), unit) for name in CASE_METRICS}
 
 
