@@ -3,6 +3,9 @@
 import csv
 from pathlib import Path
 
+import pytest
+
+from preceptor.errors import StorageError
 from preceptor.learning.trace import Trace, write_table
 
 
@@ -38,3 +41,11 @@ def test_lines_after_the_checkpoint_are_done_again(tmp_path: Path) -> None:
 def test_tables_have_every_column_that_a_row_has(tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv", [{"a": 1}, {"a": 2, "b": 3}])
     assert (tmp_path / "t.csv").read_text() == "a,b\n1,\n2,3\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_an_error_of_the_user() -> None:
+    trace = Trace(Path("/dev/full"))
+    trace.add({"step": 1, "loss": 0.5})
+    with pytest.raises(StorageError, match="No space left"):
+        trace.write()

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from preceptor.errors import StorageError
 from preceptor.storage import replacing
 
 FLUSHED_STEPS = 25
@@ -23,15 +24,23 @@ class Trace:
             self.write()
 
     def write(self) -> None:
-        """Append what is held to the file."""
+        """Append what is held to the file. Raises StorageError where the disk is full."""
         if not self.held:
             return
         fresh = not self.path.exists()
-        with open(self.path, "a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(self.held[0]))
-            if fresh:
-                writer.writeheader()
-            writer.writerows(self.held)
+        try:
+            with open(self.path, "a", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, list(self.held[0]))
+                if fresh:
+                    writer.writeheader()
+                writer.writerows(self.held)
+        except OSError as error:
+            raise StorageError(
+                "the losses of the steps could not be written",
+                where=self.path,
+                found=error.strerror or str(error),
+                remedy="free space or check the folder's permissions, then give the same command again",
+            ) from error
         self.held.clear()
 
     def cut(self, step: int) -> None:
