@@ -184,6 +184,13 @@ def test_cases_whose_report_names_a_side_are_never_transposed() -> None:
         assert respect_report(Draw(transpose=True), "The nuclei are evenly distributed.", rule).transpose
 
 
+def test_cases_whose_report_names_a_side_are_not_turned_onto_their_side() -> None:
+    for rule in ("rewrite", "forbid"):
+        assert respect_report(Draw(angle=100.0, zoom=1.1), LEFT, rule) == Draw(zoom=1.1)
+        assert respect_report(Draw(angle=-30.0), LEFT, rule).angle == -30.0
+        assert respect_report(Draw(angle=100.0), "The nuclei are evenly distributed.", rule).angle == 100.0
+
+
 def test_report_variants_are_all_that_a_loader_may_show() -> None:
     words = [LEFT, "Bilateral pulmonary infection, two infected areas, all left lung and lower right lung.", None]
     cases = [Case(f"c{n}", Path("x.png"), report=report) for n, report in enumerate(words)]

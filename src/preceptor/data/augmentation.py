@@ -19,6 +19,8 @@ from preceptor.recipe import AugmentRecipe
 from preceptor.text.sides import can_mirror, mentions_side, mirror
 
 WORD = 2**64
+LEVEL = 45.0
+"""Degrees of rotation beyond which what was above lies to the side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +106,11 @@ def respect_report(draw: Draw, report: str | None, rule: str) -> Draw:
 
     Transposing swaps sides with heights, which no words follow: never for a report that mentions a side. Flips along a
     mentioned axis are dropped under "forbid"; under "rewrite" those stay that words can follow, and `shown_report`
-    gives the words. This depends on the case alone, so that arms with and without reports see the same images.
+    gives the words. A rotation of such a report's image by more than LEVEL degrees is dropped. This depends on the case
+    alone, so that arms with and without reports see the same images.
     """
-    if not (report and draw.permutes):
+    turned = abs(draw.angle) > LEVEL
+    if not (report and (draw.permutes or turned)):
         return draw
     mentioned = mentions_side(report)
     horizontal, vertical = "horizontal" in mentioned, "vertical" in mentioned
@@ -114,6 +118,7 @@ def respect_report(draw: Draw, report: str | None, rule: str) -> Draw:
         horizontal, vertical = not can_mirror(report, True, False), not can_mirror(report, False, True)
     return replace(
         draw,
+        angle=0.0 if turned and mentioned else draw.angle,
         transpose=draw.transpose and not mentioned,
         flip_horizontal=draw.flip_horizontal and not horizontal,
         flip_vertical=draw.flip_vertical and not vertical,
