@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from preceptor.data import check_files
-from preceptor.data.check import CheckReport, check, render_check
+from preceptor.data.check import CheckReport, _check_images, check, render_check
 from preceptor.data.layouts import read_cases
 from preceptor.errors import DataError, RecipeError
 from preceptor.recipe import DataRecipe, ReportRecipe
@@ -16,6 +16,13 @@ from preceptor.storage import write_json
 
 LABELS = {"background": 0, "lesion": 255}
 PARTS = (("train", 8), ("val", 2), ("test", 6))
+
+
+def test_images_with_and_without_a_spacing_are_told_apart():
+    images = [check_files.ImageRecord(f"c{n}", (16, 16), (0.5, 0.5) if n else None, "uint8", None) for n in range(3)]
+    (item,) = (found for found in _check_images(images, DataRecipe())[0] if found.code == "spacing-missing")
+    assert (item.level, "1 of 3" in item.message) == ("warning", True)
+    assert not [found for found in _check_images(images[1:], DataRecipe())[0] if found.code == "spacing-missing"]
 
 
 def write_set(root, size=(16, 20)):

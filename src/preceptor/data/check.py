@@ -188,6 +188,10 @@ def _check_images(images: Sequence[ImageRecord], data: DataRecipe) -> tuple[list
             found += f", which stretches {len(far)} of {len(images)} by more than {STRETCH}"
             found += f" (most: {max(stretched, key=stretched.__getitem__)}, {max(stretched.values()):.2f})"
         findings.append(finding("note", "sizes-vary", "images", found))
+    if 0 < spacings.total() < len(images):
+        found = f"{len(images) - spacings.total()} of {len(images)} images state none"
+        remedy = "write it into their files, or distances in pixels are averaged with distances in mm"
+        findings.append(finding("warning", "spacing-missing", "images", found, remedy))
     if len(spacings) > 1:
         found = f"{len(spacings)} spacings, from {_size(min(spacings))} to {_size(max(spacings))} mm"
         findings.append(finding("note", "spacing-varies", "images", f"{found}; distances are measured in mm per case"))

@@ -51,6 +51,7 @@ TITLES = {
     "split-made": "cases were given to splits by the rule in `data.split`",
     "split-failed": "the cases cannot be divided into splits",
     "sizes-vary": "images differ in size or shape",
+    "spacing-missing": "some images state a pixel spacing and others none: mm and pixels would mix",
     "spacing-varies": "images differ in pixel spacing",
     "no-reports": "no case has a report",
     "no-report": "a case has no report",

@@ -169,7 +169,8 @@ def common_cases(arms: Mapping[str, Scores], *, intersect: bool = False) -> tupl
     """
     names = list(arms)
     first = arms[names[0]]
-    shared = [case for case in first.cases if all(case in set(scores.cases) for scores in arms.values())]
+    common = set(first.cases).intersection(*(scores.cases for scores in arms.values()))
+    shared = [case for case in first.cases if case in common]
     offenders = []
     for name, scores in arms.items():
         if set(scores.classes) != set(first.classes):
@@ -179,7 +180,7 @@ def common_cases(arms: Mapping[str, Scores], *, intersect: bool = False) -> tupl
                 found=", ".join(scores.classes),
                 expected=", ".join(first.classes),
             )
-        offenders += [f"{case}: judged in {name}, but not in every arm" for case in scores.cases if case not in shared]
+        offenders += [f"{case}: judged in {name}, but not in every arm" for case in scores.cases if case not in common]
     if offenders and (not intersect or not shared):
         raise DataError(
             "the arms were judged on different cases, so their means cannot be compared",
