@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from preceptor.data.transforms import Preprocessing
-from preceptor.delivery.package import save_package
+from preceptor.delivery.package import load_package, save_package
 from preceptor.errors import RecipeError, TrainingError
-from preceptor.learning.arm import build_network, build_task, segmentor_of
+from preceptor.learning.arm import build_network, build_task, check_same_view, check_size, segmentor_of
 from preceptor.learning.tasks import Distilled
 from preceptor.pipeline import Pipeline, run
 from preceptor.recipe import Recipe, validate_recipe
@@ -49,6 +49,23 @@ def test_a_teacher_that_sees_another_picture_is_refused_with_both_values(small_r
     packaged_teacher(recipe, tmp_path / "package", image_size=64)
     with pytest.raises(RecipeError, match=r"data\.size: teacher .*64"):
         run(recipe, tmp_path / "run", only=["teacher"])
+
+
+def test_a_teacher_with_the_same_classes_in_another_order_is_refused(small_recipe: dict, tmp_path: Path) -> None:
+    recipe = validate_recipe(small_recipe)
+    packaged_teacher(recipe, tmp_path / "package")
+    package = load_package(tmp_path / "package")
+    check_same_view(recipe, package, "package")
+    turned = recipe.data.model_copy(update={"labels": {"square": 255, "background": 0}})
+    with pytest.raises(RecipeError, match=r"order of data\.labels: teacher background, square"):
+        check_same_view(recipe.model_copy(update={"data": turned}), package, "package")
+
+
+def test_a_size_that_the_network_cannot_take_is_refused(small_recipe: dict) -> None:
+    recipe = validate_recipe(small_recipe, changes=["data.image_size=[32, 40]"])
+    network = build_network(segmentor_of(recipe, "control", None), 0)
+    with pytest.raises(RecipeError, match="multiples of 32"):
+        check_size(recipe, network)
 
 
 def test_a_named_package_serves_as_teacher(small_recipe: dict, tmp_path: Path) -> None:

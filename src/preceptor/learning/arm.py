@@ -93,6 +93,7 @@ def build_task(job: ArmJob, features: ReportFeatures | None) -> Supervised | Dis
     recipe = job.recipe
     loss = segmentation_loss(recipe.training_of(job.arm).loss)
     network = build_network(segmentor_of(recipe, job.arm, features), job.seed)
+    check_size(recipe, network)
     if job.arm != "student":
         privilege = recipe.teacher.privilege if job.arm == "teacher" and recipe.teacher else "none"
         return Supervised(network, PRIVILEGES[privilege], loss)
@@ -120,12 +121,26 @@ def preprocessing_of(recipe: Recipe) -> Preprocessing:
     return Preprocessing.from_recipe(recipe.data)
 
 
+def check_size(recipe: Recipe, network: Segmentor) -> None:
+    """Raise RecipeError where the network cannot take images of the recipe's size."""
+    if any(side % network.divisor for side in recipe.data.size):
+        raise RecipeError(
+            "the network cannot take images of this size",
+            where="data.image_size",
+            found=" x ".join(map(str, recipe.data.size)),
+            expected=f"multiples of {network.divisor}",
+        )
+
+
 def check_same_view(recipe: Recipe, package: Package, where: object) -> None:
     """Raise RecipeError where teacher and student disagree in classes or preprocessing (fault 21)."""
     ours = preprocessing_of(recipe)
     faults = []
     if package.network.classes != len(recipe.data.labels):
         faults.append(f"classes: teacher {package.network.classes}, recipe {len(recipe.data.labels)}")
+    named, asked = list(package.labels), list(recipe.data.labels)
+    if named != asked and sorted(named) == sorted(asked):
+        faults.append(f"order of data.labels: teacher {', '.join(named)}, recipe {', '.join(asked)}")
     theirs = package.preprocessing.to_dict()
     for key, value in ours.to_dict().items():
         if theirs.get(key) != value:
