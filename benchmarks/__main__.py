@@ -45,7 +45,7 @@ def main() -> None:
 
 def run(name: str, quick: bool, seed: int) -> list[Any]:
     """The rows of one benchmark, with the memory of the contenders that the file names."""
-    from benchmarks.memory import peak
+    from benchmarks.memory import peaks
     from benchmarks.scene import Setting
 
     began = time.monotonic()
@@ -54,7 +54,7 @@ def run(name: str, quick: bool, seed: int) -> list[Any]:
         rows = list(module.rows(Setting(quick, seed, Path(folder))))
     for place, row in enumerate(rows):
         if row.weigh:
-            rows[place] = row.with_memory(*(peak(name, side, seed, quick) for side in ("ours", "baseline")))
+            rows[place] = row.with_memory(*peaks(name, seed, quick))
     print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return rows
 

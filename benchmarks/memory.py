@@ -1,21 +1,26 @@
 """Peak memory of one contender, in a process of its own: `python -m benchmarks.memory NAME ours|baseline`."""
 
 import importlib
-import json
 import resource
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-STEPS = 4
+SIDES = ("ours", "baseline")
+STEPS = 3
 
 
-def peak(name: str, side: str, seed: int, quick: bool) -> float:
-    """MiB that a contender's steps need at most, beyond what the process held when all was imported."""
-    command = [sys.executable, "-m", "benchmarks.memory", name, side, str(seed), str(int(quick))]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return float(json.loads(done.stdout.splitlines()[-1])) / 2**20
+def peaks(name: str, seed: int, quick: bool) -> tuple[float, float]:
+    """MiB that the steps of ours and of the baseline need at most, beyond what a process holds when all is imported."""
+    commands = [[sys.executable, "-m", "benchmarks.memory", name, side, str(seed), str(int(quick))] for side in SIDES]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    printed = [process.communicate()[0] for process in running]
+    for process in running:
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, process.args)
+    ours, baseline = (float(text.splitlines()[-1]) / 2**20 for text in printed)
+    return ours, baseline
 
 
 def main() -> None:
