@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from preceptor.errors import DataError, RecipeError, StorageError
-from preceptor.pipeline import run
+from preceptor.pipeline import Pipeline, run
 from preceptor.recipe import validate_recipe
+from preceptor.text.features import embed
+from preceptor.text.hashed import HashedEncoder
 
 
 @pytest.fixture
@@ -134,3 +136,21 @@ def test_a_teacher_no_better_than_the_control_is_called_out_before_distilling(sm
     done.write_text(json.dumps({**json.loads(done.read_text()), "best": 0.0}))
     run(validate_recipe(small_recipe), tmp_path / "run", only=["student"], progress="plain")
     assert "is not above the control's" in capfd.readouterr().err
+
+
+def test_a_student_whose_teacher_was_replaced_is_refused(small_recipe: dict, tmp_path: Path) -> None:
+    recipe = validate_recipe(small_recipe, changes=["training.epochs=1"])
+    folder = run(recipe, tmp_path / "run", only=["teacher", "student"]).folder
+    run(recipe, folder, only=["student"])
+    weights = folder / "teacher" / "seed-0" / "package" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    with pytest.raises(StorageError, match="learned from another teacher"):
+        run(recipe, folder, only=["student"])
+
+
+def test_a_run_goes_on_with_features_of_its_own_encoder_only(small_recipe: dict, tmp_path: Path) -> None:
+    recipe = validate_recipe(small_recipe)
+    Pipeline(recipe, tmp_path / "run").check_data()
+    other = embed(["words"], HashedEncoder(12, 32), tmp_path / "other.safetensors").file
+    with pytest.raises(RecipeError, match="another encoder than this run began with"):
+        Pipeline(validate_recipe(small_recipe, changes=[f"reports.features={other}"]), tmp_path / "run").check_data()

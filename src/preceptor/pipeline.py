@@ -16,7 +16,14 @@ from preceptor.errors import DataError, RecipeError, StorageError
 from preceptor.preparing import embed_wordings, read_case_set, usable
 from preceptor.progress import Kind, Progress, callback, make_progress
 from preceptor.recipe import Recipe, read_recipe, validate_recipe
-from preceptor.resuming import fingerprints, locked, require_same_data, require_same_recipe
+from preceptor.resuming import (
+    fingerprints,
+    locked,
+    require_same_data,
+    require_same_encoder,
+    require_same_recipe,
+    require_same_teacher,
+)
 from preceptor.storage import read_json, write_json
 
 if TYPE_CHECKING:
@@ -103,17 +110,22 @@ class Pipeline:
         from preceptor.data.check import check
         from preceptor.environment import environment
         from preceptor.text.encoders import build_encoder
+        from preceptor.text.features import ReportFeatures
 
-        given = self.recipe.reports.features
+        given = self.recipe.reports.features if self.needs_reports else None
+        identity = ReportFeatures(given).identity if given else None
         path = self.folder / "data.json"
         if path.exists():
-            require_same_data(read_json(path)["fingerprints"], fingerprints(self.usable), self.case_set.root)
+            known = read_json(path)
+            require_same_data(known["fingerprints"], fingerprints(self.usable), self.case_set.root)
+            require_same_encoder(known.get("encoder"), identity, given)
             return
+        encoder = build_encoder(self.recipe.reports) if self.needs_reports and not given else None
         report = check(
             self.case_set,
             self.recipe.data,
             self.recipe.reports if self.needs_reports else None,
-            encoder=build_encoder(self.recipe.reports) if self.needs_reports and not given else None,
+            encoder=encoder,
             progress=callback(self.progress, "check data"),
             overlays=self.folder / "overlays",
         )
@@ -122,7 +134,8 @@ class Pipeline:
             self.progress.note(f"warning: {finding.where}: {finding.message}")
         write_manifest(self.folder / "cases.csv", self.usable, self.case_set.root)
         write_json(self.folder / "environment.json", environment())
-        write_json(path, {**report.to_dict(), "fingerprints": fingerprints(self.usable)})
+        identity = encoder.identity if encoder else identity
+        write_json(path, {**report.to_dict(), "encoder": identity, "fingerprints": fingerprints(self.usable)})
 
     @cached_property
     def usable(self) -> tuple[Case, ...]:
@@ -182,18 +195,20 @@ class Pipeline:
         """Train one arm, or take the teacher that the recipe names, and package its best state."""
         from preceptor.learning.arm import ArmJob, train_arm
         from preceptor.learning.training import is_done
-        from preceptor.packaging import package_arm, take_teacher
+        from preceptor.packaging import package_arm, take_teacher, weights_hash
 
         folder = self.place(arm, seed)
         if arm == "teacher" and self.recipe.teacher and self.recipe.teacher.source:
             take_teacher(Path(self.recipe.teacher.source), folder, self.recipe, seed, self.read_features())
             return
         settings = self.recipe.training_of(arm)
-        if is_done(folder, settings) and (folder / "package").exists():
+        finished = is_done(folder, settings) and (folder / "package").exists()
+        teacher = self.place("teacher", seed) / "package" if arm == "student" else None
+        if teacher is not None and teacher.exists():
+            require_same_teacher(folder, weights_hash(teacher))
+        if finished:
             return
-        teacher = None
-        if arm == "student":
-            teacher = self.place("teacher", seed) / "package"
+        if teacher is not None:
             if not teacher.exists():
                 raise StorageError(
                     "the student needs a trained teacher",

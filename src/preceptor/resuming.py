@@ -8,7 +8,7 @@ from typing import Any
 from preceptor.data.case import Case
 from preceptor.errors import DataError, RecipeError, StorageError
 from preceptor.recipe import Recipe, read_recipe
-from preceptor.storage import hash_file, hash_json, write_text
+from preceptor.storage import hash_file, hash_json, read_json, write_json, write_text
 
 CHANGEABLE = (
     "description",
@@ -19,8 +19,6 @@ CHANGEABLE = (
     "training.epochs",
     "teacher.training.epochs",
     "training.workers",
-    "training.devices",
-    "training.nodes",
     "training.accelerator",
     "training.strategy",
     "training.checkpoint_minutes",
@@ -30,7 +28,8 @@ CHANGEABLE = (
 )
 """Recipe keys that may differ when a run is resumed: they do not change what finished stages have learned.
 
-`data.root` may move since the content of the cases is checked; more seeds may be added.
+`data.root` may move since the content of the cases is checked; more seeds may be added. Devices and nodes stay: their
+number multiplies the batch, in which the student must not differ from its control.
 """
 
 
@@ -59,6 +58,33 @@ def require_same_data(before: dict[str, str], now: dict[str, str], root: Path) -
             where=root,
             offenders=changed,
             remedy="restore the data, or name another folder with --out",
+        )
+
+
+def require_same_encoder(before: str | None, now: str | None, features: object) -> None:
+    """Refuse a file of report features that another encoder made than the run began with (None: not known)."""
+    if before and now and before != now:
+        raise RecipeError(
+            "the report features are those of another encoder than this run began with",
+            where=features,
+            found=now,
+            expected=before,
+            remedy="name a file of that encoder, or another folder with --out",
+        )
+
+
+def require_same_teacher(folder: Path, weights: str) -> None:
+    """Write which teacher the student in `folder` learns from, or refuse another one. weights: hash of its file."""
+    path = folder / "taught.json"
+    if not path.exists():
+        write_json(path, {"teacher": weights})
+    elif (known := read_json(path)["teacher"]) != weights:
+        raise StorageError(
+            "the student learned from another teacher than the run has now",
+            where=folder,
+            found=f"weights {weights[:16]}...",
+            expected=f"weights {known[:16]}...",
+            remedy="bring the teacher back, or delete this folder to train the student anew",
         )
 
 

@@ -1,0 +1,32 @@
+"""What a run folder refuses, so that student and control differ in nothing but the teacher."""
+
+from pathlib import Path
+
+import pytest
+
+from preceptor.errors import RecipeError, StorageError
+from preceptor.recipe import validate_recipe
+from preceptor.resuming import require_same_encoder, require_same_recipe, require_same_teacher
+
+
+def test_the_number_of_devices_stays_and_more_workers_may_come(small_recipe: dict, tmp_path: Path) -> None:
+    require_same_recipe(tmp_path, validate_recipe(small_recipe))
+    require_same_recipe(tmp_path, validate_recipe(small_recipe, changes=["training.workers=1", "seeds=[0, 1]"]))
+    for change in ("training.devices=2", "training.nodes=2"):
+        with pytest.raises(RecipeError, match="another recipe"):
+            require_same_recipe(tmp_path, validate_recipe(small_recipe, changes=["training.workers=1", change]))
+
+
+def test_a_student_keeps_its_teacher(tmp_path: Path) -> None:
+    require_same_teacher(tmp_path, "a" * 64)
+    require_same_teacher(tmp_path, "a" * 64)
+    with pytest.raises(StorageError, match="learned from another teacher"):
+        require_same_teacher(tmp_path, "b" * 64)
+
+
+def test_features_of_another_encoder_are_refused_where_the_encoder_is_known() -> None:
+    require_same_encoder("hashed/1/length-24/width-128", "hashed/1/length-24/width-128", "reports.safetensors")
+    require_same_encoder(None, "hashed/1/length-24/width-128", "reports.safetensors")
+    require_same_encoder("hashed/1/length-24/width-128", None, None)
+    with pytest.raises(RecipeError, match="another encoder than this run began with"):
+        require_same_encoder("hashed/1/length-24/width-128", "bert", "reports.safetensors")
