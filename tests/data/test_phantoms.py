@@ -170,3 +170,11 @@ def test_existing_files_are_never_overwritten_and_tiny_films_are_refused(tmp_pat
         write_phantoms(tmp_path, PhantomRecipe(cases=2, size=48))
     with pytest.raises(DataError, match="more pixels"):
         write_phantoms(tmp_path / "films", PhantomRecipe(cases=2, size=16))
+
+
+def test_what_a_killed_run_left_does_not_join_the_next(tmp_path: Path) -> None:
+    left = tmp_path / ".films.partial" / "images"
+    left.mkdir(parents=True)
+    (left / "of-another-recipe.png").write_bytes(b"")
+    write_phantoms(tmp_path / "films", PhantomRecipe(cases=2, size=32))
+    assert len(list((tmp_path / "films" / "images").iterdir())) == 2

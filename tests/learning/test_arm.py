@@ -9,7 +9,7 @@ import torch
 from preceptor.data.transforms import Preprocessing
 from preceptor.delivery.package import load_package, save_package
 from preceptor.errors import RecipeError, TrainingError
-from preceptor.learning.arm import build_network, build_task, check_same_view, check_size, segmentor_of
+from preceptor.learning.arm import ArmJob, build_network, build_task, check_same_view, check_size, segmentor_of
 from preceptor.learning.tasks import Distilled
 from preceptor.pipeline import Pipeline, run
 from preceptor.recipe import Recipe, validate_recipe
@@ -68,6 +68,15 @@ def test_a_size_that_the_network_cannot_take_is_refused(small_recipe: dict) -> N
         check_size(recipe, network)
 
 
+def test_a_teacher_that_cannot_read_its_reports_is_refused(small_recipe: dict, tmp_path: Path) -> None:
+    recipe = validate_recipe(small_recipe, changes=["teacher.segmentor.name=unguided"])
+    pipeline = Pipeline(recipe, tmp_path / "run")
+    train, validation = pipeline.shelves
+    job = ArmJob(recipe, "teacher", 0, tmp_path / "arm", train, validation, pipeline.features)
+    with pytest.raises(RecipeError, match="reads none"):
+        build_task(job, pipeline.read_features())
+
+
 def test_a_named_package_serves_as_teacher(small_recipe: dict, tmp_path: Path) -> None:
     teacher = {"segmentor": {"name": "unguided", "size": "tiny"}, "source": str(tmp_path / "package")}
     recipe = validate_recipe({**small_recipe, "teacher": teacher})
@@ -75,8 +84,6 @@ def test_a_named_package_serves_as_teacher(small_recipe: dict, tmp_path: Path) -
     pipeline = Pipeline(recipe, tmp_path / "run")
     pipeline.run(["teacher"])
     train, validation = pipeline.shelves
-    from preceptor.learning.arm import ArmJob
-
     place = pipeline.place("teacher", 0) / "package"
     job = ArmJob(recipe, "student", 0, tmp_path / "arm", train, validation, None, place)
     task = build_task(job, None)

@@ -9,6 +9,7 @@ names the infected zones. Every film is a function of (seed, number) alone.
 import csv
 import io
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -170,6 +171,7 @@ def write_phantoms(root: Path | str, recipe: PhantomRecipe, progress: Callable[[
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError("phantoms are only written to a new folder", where=root, remedy="name another, or remove it")
     partial = root.with_name(f".{root.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed, perhaps with other numbers
     report = progress or (lambda done, total: None)
     rows = []
     with ThreadPoolExecutor(2, thread_name_prefix="phantoms") as pool:

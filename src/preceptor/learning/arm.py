@@ -96,6 +96,13 @@ def build_task(job: ArmJob, features: ReportFeatures | None) -> Supervised | Dis
     check_size(recipe, network)
     if job.arm != "student":
         privilege = recipe.teacher.privilege if job.arm == "teacher" and recipe.teacher else "none"
+        if privilege == "report" and network.condition is None:
+            raise RecipeError(
+                "the teacher is shown reports, but its segmentor reads none",
+                where="teacher.segmentor",
+                found=segmentor_of(recipe, job.arm, features)["name"],
+                remedy="choose a segmentor that takes a condition, such as guided, or set teacher.privilege=none",
+            )
         return Supervised(network, PRIVILEGES[privilege], loss)
     assert job.teacher is not None
     assert recipe.teacher is not None
