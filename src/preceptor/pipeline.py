@@ -7,12 +7,13 @@ stopped; a changed recipe or data set is refused with the differences.
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from preceptor.data.case import Case, CaseSet, write_manifest
 from preceptor.errors import DataError, RecipeError, StorageError
+from preceptor.learning.launch import cluster_rank
 from preceptor.preparing import embed_wordings, read_case_set, usable
 from preceptor.progress import Kind, Progress, callback, make_progress
 from preceptor.recipe import Recipe, read_recipe, validate_recipe
@@ -27,6 +28,7 @@ from preceptor.resuming import (
 from preceptor.storage import read_json, write_json
 
 if TYPE_CHECKING:
+    from preceptor.learning.arm import ArmJob
     from preceptor.text.features import ReportFeatures
 
 Arm = Literal["teacher", "control", "student"]
@@ -61,6 +63,9 @@ def run(
     else:
         recipe = read_recipe(recipe, changes)
     place = Path(folder) if folder else Path("runs") / recipe.name
+    if cluster_rank():
+        Pipeline(recipe, place.resolve(), progress).follow(only or STAGES)
+        return Outcome(place, None, None)
     with locked(place):
         return Pipeline(recipe, place.resolve(), progress).run(only or STAGES)
 
@@ -85,6 +90,18 @@ class Pipeline:
         for arm in self.arms:
             self.judge(arm)
         return self.summarise()
+
+    def follow(self, stages: Sequence[Stage]) -> None:
+        """Train along with the process of rank 0, which does everything else."""
+        from preceptor.learning.following import follow
+
+        taken = self.recipe.teacher is not None and self.recipe.teacher.source
+        arms = [arm for arm in self.arms if arm in stages and not (arm == "teacher" and taken)]
+        follow(
+            (self.place(arm, seed), self.recipe.training_of(arm), partial(self.job, arm, seed))
+            for seed in self.recipe.seeds
+            for arm in arms
+        )
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -193,7 +210,8 @@ class Pipeline:
 
     def train(self, arm: Arm, seed: int) -> None:
         """Train one arm, or take the teacher that the recipe names, and package its best state."""
-        from preceptor.learning.arm import ArmJob, train_arm
+        from preceptor.learning.arm import train_arm
+        from preceptor.learning.following import opened
         from preceptor.learning.training import is_done
         from preceptor.packaging import package_arm, take_teacher, weights_hash
 
@@ -203,12 +221,12 @@ class Pipeline:
             return
         settings = self.recipe.training_of(arm)
         finished = is_done(folder, settings) and (folder / "package").exists()
-        teacher = self.place("teacher", seed) / "package" if arm == "student" else None
-        if teacher is not None and teacher.exists():
+        teacher = self.place("teacher", seed) / "package"
+        if arm == "student" and teacher.exists():
             require_same_teacher(folder, weights_hash(teacher))
         if finished:
             return
-        if teacher is not None:
+        if arm == "student":
             if not teacher.exists():
                 raise StorageError(
                     "the student needs a trained teacher",
@@ -217,9 +235,19 @@ class Pipeline:
                 )
             self.warn_of_weak_teacher(seed)
         if not is_done(folder, settings):
-            train, validation = self.shelves
-            train_arm(ArmJob(self.recipe, arm, seed, folder, train, validation, self.features, teacher, self.kind))
+            job = self.job(arm, seed)
+            with opened(folder):
+                train_arm(job)
         package_arm(folder, self.recipe, arm, seed, self.read_features())
+
+    def job(self, arm: Arm, seed: int) -> "ArmJob":
+        """What the training of one arm needs, all of it on disk."""
+        from preceptor.learning.arm import ArmJob
+
+        train, validation = self.shelves
+        teacher = self.place("teacher", seed) / "package" if arm == "student" else None
+        folder = self.place(arm, seed)
+        return ArmJob(self.recipe, arm, seed, folder, train, validation, self.features, teacher, self.kind)
 
     def warn_of_weak_teacher(self, seed: int) -> None:
         """Say so when the teacher is no better than the control on validation (fault 21)."""

@@ -18,7 +18,8 @@ from preceptor.data.shelf import Shelf
 from preceptor.data.transforms import Preprocessing
 from preceptor.delivery.package import Package, load_package
 from preceptor.distillers import zoo as distillers
-from preceptor.errors import RecipeError, TrainingError, UserError
+from preceptor.errors import Interrupted, RecipeError, TrainingError, UserError
+from preceptor.learning.launch import cluster_rank
 from preceptor.learning.losses import segmentation_loss
 from preceptor.learning.privilege import PRIVILEGES
 from preceptor.learning.tasks import Distilled, FrozenTeacher, Supervised
@@ -111,13 +112,12 @@ def build_task(job: ArmJob, features: ReportFeatures | None) -> Supervised | Dis
     teacher = FrozenTeacher(package.network, PRIVILEGES[recipe.teacher.privilege], recipe.teacher.mode)
     parts = []
     for index, part in enumerate(recipe.distill):
-        torch.manual_seed(job.seed * 1_000 + index)  # adapters
         distiller = distillers.build(
             part.name,
             student_taps=network.taps,
             teacher_taps=package.network.taps,
             taps=part.taps,
-            **part.options,
+            **{"seed": job.seed * 1_000 + index, **part.options},
         )
         parts.append((part.weight, distiller))
     return Distilled(network, teacher, parts, loss)
@@ -180,13 +180,20 @@ def train_arm(job: ArmJob) -> None:
                 found=str(error).strip().splitlines()[-1],
                 remedy="look at the memory of the machine; the same command goes on from the last checkpoint",
             ) from error
-        raise TrainingError(**read_json(errors)) from error
+        told = read_json(errors)
+        if "interrupted" in told:
+            raise Interrupted(job.name) from error
+        raise TrainingError(**told) from error
 
 
 def _told(fabric: Any, job: ArmJob) -> None:
     """`_train`; where there are several processes, the first user error is left in a file for the parent."""
     try:
         _train(fabric, job)
+    except Interrupted:
+        if fabric.world_size > 1 and fabric.is_global_zero:
+            write_json(job.folder / "error.json", {"interrupted": True})
+        raise
     except UserError as error:
         path = job.folder / "error.json"
         if fabric.world_size > 1 and not path.exists():
@@ -216,8 +223,8 @@ def _train(fabric: Any, job: ArmJob) -> None:
     validation = EvaluationLoader(job.validation, shown, settings.batch_size)
     task = build_task(job, features)
     Training(fabric, task, train, validation, settings, job.folder, job.seed, progress, job.name).run()
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if cluster_rank() is None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # a launcher's processes keep theirs for the next arm
 
 
 def _needs_reports(job: ArmJob) -> bool:

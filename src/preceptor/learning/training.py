@@ -151,7 +151,7 @@ class Training:
     def _over(self) -> bool:
         at, settings = self.position, self.settings
         waited = at.epoch - 1 - at.best_epoch
-        stalled = settings.patience > 0 and at.epoch >= settings.min_epochs and waited >= settings.patience
+        stalled = 0 < settings.patience <= waited and at.epoch >= settings.min_epochs and at.best_epoch >= 0
         return at.batch == 0 and (at.epoch >= settings.epochs or stalled)
 
     def _epoch(self) -> None:
@@ -242,6 +242,7 @@ class Training:
         last = at.epoch + 1 >= settings.epochs
         if (at.epoch + 1) % settings.validate_every == 0 or last:
             began = time.monotonic()
+            self._share_statistics()
             scores = self.validation(self.bare)
             at.seconds += time.monotonic() - began
             row |= {f"val_{name}": value for name, value in scores.items()}
@@ -259,17 +260,25 @@ class Training:
         if not at.finished:
             self._stop_if_asked()
 
+    def _share_statistics(self) -> None:
+        """Every process validates the network that the first one saves: its running statistics."""
+        if self.fabric.world_size > 1:
+            for buffer in self.bare.network.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     def _any_process(self, asked: bool) -> bool:
         """Whether one of the processes asks to save; they agree every few steps, since each has its own clock."""
-        if self.fabric.world_size == 1:
-            return asked
-        if self.position.step % AGREED_STEPS:
+        if self.fabric.world_size > 1 and self.position.step % AGREED_STEPS:
             return False
-        return bool(self.fabric.all_reduce(torch.tensor(float(asked), device=self.fabric.device), reduce_op="sum") > 0)
+        return self._in_any(asked)
+
+    def _in_any(self, flag: bool) -> bool:
+        if self.fabric.world_size == 1:
+            return flag
+        return bool(self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="sum") > 0)
 
     def _stop_if_asked(self) -> None:
-        self.stop_asked = self.fabric.broadcast(self.stop_asked) if self.fabric.world_size > 1 else self.stop_asked
-        if self.stop_asked:
+        if self._in_any(self.stop_asked):
             raise Interrupted(self.name)
 
     def _best_so_far(self) -> dict[str, float]:
