@@ -30,9 +30,14 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="also put the table into the marked block of a Markdown file")
     asked = parser.parse_args()
 
-    from benchmarks.table import render, write_block
+    from benchmarks.table import around_block, render, write_block
     from preceptor.storage import write_json
 
+    if asked.write:
+        try:
+            around_block(asked.write)  # better now than after ten minutes
+        except ValueError as error:
+            parser.error(str(error))
     rows = [row for name in asked.only or BENCHMARKS for row in run(name, asked.quick, asked.seed)]
     machine = describe(asked.quick, asked.seed)
     text = render(rows, machine)

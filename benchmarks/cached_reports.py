@@ -40,6 +40,11 @@ def _with_bert(setting: Setting, size: str, shown: Batch) -> Callable[[], object
     return step
 
 
+def prepare(_: Setting) -> None:
+    """Import the BERT before memory is measured."""
+    from transformers import BertConfig, BertModel  # noqa: F401
+
+
 def ours(setting: Setting, steps: int) -> None:
     """For the measurement of memory: our steps alone."""
     our_steps(

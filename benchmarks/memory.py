@@ -27,7 +27,6 @@ def main() -> None:
     """Take the steps and print the bytes."""
     import lightning.fabric  # noqa: F401 - imports are not what is measured
     import torch
-    import transformers.models.bert.modeling_bert  # noqa: F401
 
     from benchmarks.scene import Setting
 

@@ -19,11 +19,11 @@ IMPORTS = {
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    rounds = 3 if setting.quick else 7
+    rounds, imports = (3, 1) if setting.quick else (9, 3)
     value, low, high = _median([sys.executable, "-m", "preceptor.cli", "--help"], rounds)
     yield Row("preceptor --help", value, 0.0, "s", value, low, high, "value", at_most=LIMIT)
     for name, modules in IMPORTS.items():
-        value, low, high = _median([sys.executable, "-c", f"import {modules}"], 2)
+        value, low, high = _median([sys.executable, "-c", f"import {modules}"], imports)
         yield Row(name, value, 0.0, "s", value, low, high, "value")
 
 
@@ -31,4 +31,4 @@ def _median(command: list[str], rounds: int) -> tuple[float, float, float]:
     def call() -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
-    return middle([seconds(call) for _ in range(1 + rounds)][1:])
+    return middle([seconds(call) for _ in range(rounds)])

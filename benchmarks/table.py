@@ -102,11 +102,17 @@ def _demand(row: Row) -> str:
     return ", ".join(parts + ([f"at least {row.at_least:g}"] if row.at_least is not None else []))
 
 
-def write_block(path: Path, text: str) -> None:
-    """Put `text` between the marks of a Markdown file. Raises ValueError where the marks are missing."""
-    content = path.read_text(encoding="utf-8")
+def around_block(path: Path) -> tuple[str, str]:
+    """What stands before and after the marked block of a Markdown file. Raises ValueError where it has none."""
+    content = path.read_text(encoding="utf-8") if path.is_file() else ""
     head, begin, rest = content.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"{path} has no block between {BEGIN!r} and {END!r}")
+    return head, tail
+
+
+def write_block(path: Path, text: str) -> None:
+    """Put `text` between the marks. Raises ValueError where they are missing."""
+    head, tail = around_block(path)
     write_text(path, f"{head}{BEGIN}\n{text}\n{END}{tail}")
