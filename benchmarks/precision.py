@@ -38,7 +38,9 @@ def rows(setting: Setting) -> Iterator[Row]:
     ]
     gains = [a - b for a, b in zip(*found, strict=True)]
     own, theirs = (statistics.mean(scores) for scores in found)
-    name = f"Dice after equal training ({len(train)} films, {epochs} epochs; mean of {seeds} seeds, range of differences)"
+    name = (
+        f"Dice after equal training ({len(train)} films, {epochs} epochs; mean of {seeds} seeds, range of differences)"
+    )
     yield Row(name, own, theirs, "Dice", own - theirs, min(gains), max(gains), "difference")
 
 
