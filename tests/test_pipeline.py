@@ -154,3 +154,12 @@ def test_a_run_goes_on_with_features_of_its_own_encoder_only(small_recipe: dict,
     other = embed(["words"], HashedEncoder(12, 32), tmp_path / "other.safetensors").file
     with pytest.raises(RecipeError, match="another encoder than this run began with"):
         Pipeline(validate_recipe(small_recipe, changes=[f"reports.features={other}"]), tmp_path / "run").check_data()
+
+
+def test_a_longer_training_replaces_the_package_of_the_shorter(small_recipe: dict, tmp_path: Path) -> None:
+    plain = {key: value for key, value in small_recipe.items() if key not in ("teacher", "distill")}
+    for epochs in (1, 3):
+        training = {**small_recipe["training"], "epochs": epochs}
+        run(validate_recipe({**plain, "training": training}), tmp_path / "run", only=["control"])
+        description = tmp_path / "run" / "control" / "seed-0" / "package" / "package.json"
+        assert json.loads(description.read_text(encoding="utf-8"))["card"]["epochs"] == epochs
