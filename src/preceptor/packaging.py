@@ -43,6 +43,13 @@ def package_arm(folder: Path, recipe: Recipe, arm: Arm, seed: int, features: Rep
     )
 
 
+def is_packaged(folder: Path) -> bool:
+    """Whether the package of an arm holds the end of its training, and not that of a shorter one before."""
+    description = folder / "package" / "package.json"
+    done = read_json(folder / "done.json")
+    return description.is_file() and read_json(description)["card"].get("epochs") == done["epochs"]
+
+
 def take_teacher(source: Path, target: Path, recipe: Recipe, seed: int, features: ReportFeatures | None) -> None:
     """Copy a teacher into `target`: of another run (same seed, else its first), or a package as it is.
 

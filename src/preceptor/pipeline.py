@@ -213,14 +213,14 @@ class Pipeline:
         from preceptor.learning.arm import train_arm
         from preceptor.learning.following import opened
         from preceptor.learning.training import is_done
-        from preceptor.packaging import package_arm, take_teacher, weights_hash
+        from preceptor.packaging import is_packaged, package_arm, take_teacher, weights_hash
 
         folder = self.place(arm, seed)
         if arm == "teacher" and self.recipe.teacher and self.recipe.teacher.source:
             take_teacher(Path(self.recipe.teacher.source), folder, self.recipe, seed, self.read_features())
             return
         settings = self.recipe.training_of(arm)
-        finished = is_done(folder, settings) and (folder / "package").exists()
+        finished = is_done(folder, settings) and is_packaged(folder)
         teacher = self.place("teacher", seed) / "package"
         if arm == "student" and teacher.exists():
             require_same_teacher(folder, weights_hash(teacher))
