@@ -117,7 +117,7 @@ def with_interval(entry: dict[str, float], digits: int, sign: bool = False) -> s
     """`0.812 (0.790 to 0.831)`."""
     plus = "+" if sign else ""
     mean, low, high = (entry[key] for key in ("mean", "low", "high"))
-    return f"{mean:{plus}.{digits}f} ({low:{plus}.{digits}f} to {high:{plus}.{digits}f})"
+    return f"{mean:{plus}z.{digits}f} ({low:{plus}z.{digits}f} to {high:{plus}z.{digits}f})"
 
 
 def p_value(value: float | None) -> str:

@@ -10,7 +10,7 @@ NON_COMMERCIAL = re.compile(r"\bNC\b|non-?\s?commercial|research (use )?only", r
 
 def points(share: float) -> str:
     """A share as Dice points: 0.0321 is 3.2."""
-    return f"{100 * share:.1f}"
+    return f"{100 * share:z.1f}"
 
 
 def p_text(p: float | None) -> str:
