@@ -137,9 +137,10 @@ class Pipeline:
             require_same_data(known["fingerprints"], fingerprints(self.usable), self.case_set.root)
             require_same_encoder(known.get("encoder"), identity, given)
             return
+        case_set = self.case_set  # before the encoder, whose download may take long
         encoder = build_encoder(self.recipe.reports) if self.needs_reports and not given else None
         report = check(
-            self.case_set,
+            case_set,
             self.recipe.data,
             self.recipe.reports if self.needs_reports else None,
             encoder=encoder,
