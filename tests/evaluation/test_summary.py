@@ -128,3 +128,15 @@ def test_one_arm_alone_is_told_without_a_comparison() -> None:
     found = summarise({"control": fabricate_rows()}, name="x", settings=QUICK)
     assert found["gains"] == {}
     assert found["answer"].startswith("The control reaches Dice 0.6")
+
+
+def test_a_teacher_that_does_better_without_its_report_is_called_misled() -> None:
+    from preceptor.evaluation.verdict import reading
+
+    def drop(mean: float) -> dict:
+        return {"drop": {"mean": mean, "low": mean - 0.02, "high": mean + 0.02}}
+
+    blind, message = reading({"right": {}, "empty": drop(-0.11), "shuffled": drop(0.03)}, 0.01)
+    assert not blind
+    assert "mislead it: with an empty one its Dice is 11.0 points higher" in message
+    assert "mislead" not in reading({"right": {}, "empty": drop(0.4), "shuffled": drop(0.3)}, 0.01)[1]

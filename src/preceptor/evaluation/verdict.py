@@ -77,7 +77,15 @@ def reading(probes: Mapping[str, Mapping[str, Any]], margin: float) -> tuple[boo
             f"The teacher hardly reads its reports: its Dice falls by only {told} (margin {points(margin)}). "
             "A student cannot learn from it what the reports say."
         )
-    return False, f"The teacher reads its reports: its Dice falls by {told}."
+    return False, f"The teacher reads its reports: its Dice falls by {told}.{_misled(probes, margin)}"
+
+
+def _misled(probes: Mapping[str, Mapping[str, Any]], margin: float) -> str:
+    """A sentence where the teacher does better without its report than with it: it learned what does not hold."""
+    drop = probes["empty"]["drop"] if "empty" in probes else None
+    if drop is None or drop["mean"] > -margin or drop["high"] >= 0:
+        return ""
+    return f" But the reports mislead it: with an empty one its Dice is {points(-drop['mean'])} points higher."
 
 
 PROBES = {"empty": "with an empty report", "shuffled": "with another case's report", "wrong_side": "with sides swapped"}
@@ -91,7 +99,7 @@ def warnings(summary: Mapping[str, Any], left_out: int) -> list[str]:
         message = leak.get("message") or f"the reports describe the mask: leak score {leak.get('score')}"
         told.append(f"Leak: {message}.")
     probes = summary.get("probes")
-    if probes and probes["text_blind"]:
+    if probes and (probes["text_blind"] or "mislead" in probes["message"]):
         told.append(probes["message"])
     teacher = summary["gains"].get("teacher_over_control", {}).get("dice")
     if teacher and teacher["mean"] <= 0:
