@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 done, but some files failed (predict); 2 something the use
 
 import json
 import shutil
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -385,6 +386,8 @@ def _root(
 
 def main() -> None:
     """Run the command line; errors of the user are printed without a traceback."""
+    # OpenMP threads that wait spin for milliseconds by default; beside any other work that makes steps many times slower
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app()
     except UserError as error:
