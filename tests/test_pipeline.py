@@ -163,3 +163,61 @@ def test_a_longer_training_replaces_the_package_of_the_shorter(small_recipe: dic
         run(validate_recipe({**plain, "training": training}), tmp_path / "run", only=["control"])
         description = tmp_path / "run" / "control" / "seed-0" / "package" / "package.json"
         assert json.loads(description.read_text(encoding="utf-8"))["card"]["epochs"] == epochs
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"student": {"name": "unguidet"}}, "did you mean unguided"),
+        ({"distill": [{"name": "token_l3"}]}, "token_l1"),
+        ({"student": {"name": "unguided", "options": {"layer_scal": 1.0}}}, "layer_scal"),
+    ],
+)
+def test_a_wrong_name_stops_before_any_data_is_read(small_recipe: dict, tmp_path: Path, change, message) -> None:
+    recipe = validate_recipe({**small_recipe, **change, "data": {**small_recipe["data"], "root": "absent"}})
+    with pytest.raises(RecipeError, match=message):
+        run(recipe, tmp_path / "run")
+
+
+def test_a_size_that_the_network_cannot_take_stops_at_once(small_recipe: dict, tmp_path: Path) -> None:
+    data = {**small_recipe["data"], "image_size": 100}
+    with pytest.raises(RecipeError, match="100"):
+        run(validate_recipe({**small_recipe, "data": data}), tmp_path / "run")
+
+
+def test_a_first_attempt_that_failed_does_not_lock_its_folder(small_recipe: dict, tmp_path: Path) -> None:
+    wrong = {**small_recipe["data"], "labels": {"background": 0, "square": 1}}
+    with pytest.raises(DataError):
+        run(validate_recipe({**small_recipe, "data": wrong}), tmp_path / "run")
+    run(validate_recipe(small_recipe), tmp_path / "run", only=["control"])
+
+
+def test_a_folder_that_cannot_be_written_is_told(small_recipe: dict, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be made or written"):
+        run(validate_recipe(small_recipe), tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda", "abacus"])
+def test_a_device_that_is_not_there_is_told(small_recipe: dict, tmp_path: Path, name: str) -> None:
+    import torch
+
+    if name == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    training = {**small_recipe["training"], "accelerator": name}
+    with pytest.raises(RecipeError, match="Lightning cannot train with these settings"):
+        run(validate_recipe({**small_recipe, "training": training}), tmp_path / "run", only=["control"])
+
+
+def test_other_phantoms_than_the_recipe_names_are_refused(small_recipe: dict, tmp_path: Path) -> None:
+    data = {
+        "root": str(tmp_path / "films"),
+        "labels": {"background": 0, "infection": 255},
+        "image_size": 32,
+        "channels": 1,
+    }
+    recipe = {**small_recipe, "data": {**data, "phantoms": {"cases": 12, "size": 32}}}
+    run(validate_recipe(recipe), tmp_path / "a", only=["control"])
+    more = {**recipe, "data": {**data, "phantoms": {"cases": 13, "size": 32}}}
+    with pytest.raises(DataError, match="other data than the phantoms of the recipe"):
+        run(validate_recipe(more), tmp_path / "b", only=["control"])

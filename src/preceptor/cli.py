@@ -4,8 +4,8 @@ Exit codes: 0 done; 1 done, but some files failed (predict); 2 something the use
 """
 
 import json
-import shutil
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -357,10 +357,7 @@ def list_names(
 
 
 @app.command(epilog=_examples("preceptor show demo", "preceptor show my.yaml --set training.lr=1e-3"))
-def show(
-    recipe: RecipeName,
-    changes: Changes = None,
-) -> None:
+def show(recipe: RecipeName, changes: Changes = None) -> None:
     """Print a recipe as it is run: everything inherited and every default filled in."""
     from preceptor.recipe import read_recipe
 
@@ -386,7 +383,7 @@ def _root(
 
 def main() -> None:
     """Run the command line; errors of the user are printed without a traceback."""
-    # OpenMP threads that wait spin for milliseconds by default; beside any other work that makes steps many times slower
+    # waiting OpenMP threads spin for milliseconds; beside other work that makes steps many times slower
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app()

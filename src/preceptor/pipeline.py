@@ -25,7 +25,7 @@ from preceptor.resuming import (
     require_same_recipe,
     require_same_teacher,
 )
-from preceptor.storage import read_json, write_json
+from preceptor.storage import read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from preceptor.learning.arm import ArmJob
@@ -79,8 +79,12 @@ class Pipeline:
 
     def run(self, stages: Sequence[Stage]) -> Outcome:
         """Do the stages in their order, for each seed."""
+        from preceptor.learning.arm import check_arms
+
+        check_arms(self.recipe)
         require_same_recipe(self.folder, self.recipe)
         self.check_data()
+        write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
         for seed in self.recipe.seeds:
             for arm in self.arms:
                 if arm in stages:
@@ -125,6 +129,7 @@ class Pipeline:
     def check_data(self) -> None:
         """Check the data set once, refuse errors, and refuse other data than the run began with."""
         from preceptor.data.check import check
+        from preceptor.data.check_findings import render_findings
         from preceptor.environment import environment
         from preceptor.text.encoders import build_encoder
         from preceptor.text.features import ReportFeatures
@@ -148,8 +153,8 @@ class Pipeline:
             overlays=self.folder / "overlays",
         )
         report.raise_errors()
-        for finding in report.warnings:
-            self.progress.note(f"warning: {finding.where}: {finding.message}")
+        if report.warnings:
+            self.progress.note(render_findings(report.warnings))
         write_manifest(self.folder / "cases.csv", self.usable, self.case_set.root)
         write_json(self.folder / "environment.json", environment())
         identity = encoder.identity if encoder else identity

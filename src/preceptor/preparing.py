@@ -22,10 +22,18 @@ def read_case_set(recipe: Recipe, progress: Progress) -> CaseSet:
     if not data.root:
         raise RecipeError("data.root is empty", where=recipe.name, remedy="--set data.root=FOLDER")
     root = Path(data.root).expanduser()
-    if data.phantoms is not None and not root.exists():
-        from preceptor.data.phantoms import write_phantoms
+    if data.phantoms is not None:
+        from preceptor.data.phantoms import holds_phantoms, write_phantoms
 
-        write_phantoms(root, data.phantoms, callback(progress, "phantoms"))
+        if not root.exists():
+            write_phantoms(root, data.phantoms, callback(progress, "phantoms"))
+        elif not holds_phantoms(root, data.phantoms):
+            raise DataError(
+                "the folder holds other data than the phantoms of the recipe",
+                where=root,
+                expected=f"{data.phantoms.cases} films of {data.phantoms.size} pixels, seed {data.phantoms.seed}",
+                remedy="name a new folder with --set data.root=FOLDER, or remove this one",
+            )
     return read_cases(data)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from preceptor.data.case import Case
 from preceptor.errors import DataError, RecipeError, StorageError
 from preceptor.recipe import Recipe, read_recipe
-from preceptor.storage import hash_file, hash_json, read_json, write_json, write_text
+from preceptor.storage import hash_file, hash_json, read_json, write_json
 
 CHANGEABLE = (
     "description",
@@ -34,19 +34,24 @@ number multiplies the batch, in which the student must not differ from its contr
 
 
 def require_same_recipe(folder: Path, recipe: Recipe) -> None:
-    """Write the resolved recipe, or refuse a folder whose recipe differs in what was learned from it (fault 16)."""
+    """Refuse a folder whose recipe differs in what was learned from it (fault 16).
+
+    Before any arm has begun nothing was learned, and a changed recipe checks its data anew.
+    """
     path = folder / "recipe.yaml"
-    if path.exists():
-        changed = differences(read_recipe(path).plain(), recipe.plain())
-        refused = [line for line in changed if not line.startswith(CHANGEABLE)]
-        if refused:
-            raise RecipeError(
-                "the run in this folder was made with another recipe",
-                where=folder,
-                offenders=refused,
-                remedy="undo the change, or name another folder with --out",
-            )
-    write_text(path, recipe.to_yaml())
+    if not path.exists():
+        return
+    changed = differences(read_recipe(path).plain(), recipe.plain())
+    refused = [line for line in changed if not line.startswith(CHANGEABLE)]
+    if refused and not any(folder.glob("*/seed-*")):
+        (folder / "data.json").unlink(missing_ok=True)
+    elif refused:
+        raise RecipeError(
+            "the run in this folder was made with another recipe",
+            where=folder,
+            offenders=refused,
+            remedy="undo the change, or name another folder with --out",
+        )
 
 
 def require_same_data(before: dict[str, str], now: dict[str, str], root: Path) -> None:
@@ -118,11 +123,19 @@ def locked(folder: Path) -> Iterator[None]:
     """One process at a time in a run folder; the lock is gone with its process, however that ends."""
     from filelock import FileLock, Timeout
 
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            yield
+        lock.acquire()
     except Timeout as error:
         raise StorageError(
             "another process is working in this run folder", where=folder, remedy="wait for it, or use --out"
         ) from error
+    except OSError as error:
+        raise StorageError(
+            "the run folder cannot be made or written", where=folder, found=error.strerror, remedy="use another --out"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -195,6 +195,13 @@ def write_phantoms(root: Path | str, recipe: PhantomRecipe, progress: Callable[[
     report(recipe.cases, recipe.cases)
 
 
+def holds_phantoms(root: Path, recipe: PhantomRecipe) -> bool:
+    """Whether `root` was written by `write_phantoms` with these numbers, by what its README says."""
+    readme = root / "README.md"
+    told = README.format(cases=recipe.cases, size=recipe.size, seed=recipe.seed)
+    return readme.is_file() and readme.read_text(encoding="utf-8") == told
+
+
 def _png(pixels: np.ndarray) -> bytes:
     from PIL import Image
 

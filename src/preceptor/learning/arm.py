@@ -161,6 +161,28 @@ def check_same_view(recipe: Recipe, package: Package, where: object) -> None:
         )
 
 
+def check_arms(recipe: Recipe) -> None:
+    """Build every network and distiller of the recipe without memory: a wrong name, option or size stops the run early.
+
+    Raises RecipeError.
+    """
+    classes = max(2, len(recipe.data.labels))
+    common = {"in_channels": recipe.data.channels, "classes": classes, "pretrained": None}
+    guided = recipe.teacher is not None and recipe.teacher.privilege == "report"
+    report = {"kind": "report", "length": recipe.reports.length, "width": recipe.reports.width} if guided else None
+    with torch.device("meta"):
+        student = build_network({**recipe.student.model_dump(), **common, "condition": None}, 0)
+        check_size(recipe, student)
+        if recipe.teacher is None:
+            return
+        teacher = build_network({**recipe.teacher.segmentor.model_dump(), **common, "condition": report}, 0)
+        check_size(recipe, teacher)
+    for part in recipe.distill:
+        distillers.build(
+            part.name, student_taps=student.taps, teacher_taps=teacher.taps, taps=part.taps, **part.options
+        )
+
+
 def train_arm(job: ArmJob) -> None:
     """Train the arm of `job` to its end, in as many processes as its recipe says.
 

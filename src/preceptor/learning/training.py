@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from preceptor.data.loading import Batch, EvaluationLoader, TrainingLoader
-from preceptor.errors import Interrupted, TrainingError
+from preceptor.errors import Interrupted, RecipeError, TrainingError
 from preceptor.learning.checkpoints import load_checkpoint, load_optimizer, save_checkpoint
 from preceptor.learning.tasks import Distilled, Supervised
 from preceptor.learning.trace import NoTrace, Trace, write_table
@@ -83,13 +83,25 @@ def make_fabric(settings: TrainingRecipe) -> Any:
     strategy = settings.strategy
     if strategy == "auto" and settings.devices not in (1, "1") and settings.nodes == 1:
         strategy = "ddp_spawn"  # the pipeline stays in one process; only the training is many
-    return Fabric(
-        accelerator=accelerator,
-        devices=cast(Any, settings.devices),
-        num_nodes=settings.nodes,
-        strategy=strategy,
-        precision="bf16-mixed" if bf16 else "32-true",
-    )
+    try:
+        return Fabric(
+            accelerator=accelerator,
+            devices=cast(Any, settings.devices),
+            num_nodes=settings.nodes,
+            strategy=strategy,
+            precision="bf16-mixed" if bf16 else "32-true",
+        )
+    except (
+        ImportError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # Lightning has no type of its own for what a machine lacks
+        raise RecipeError(
+            "Lightning cannot train with these settings on this machine",
+            where="training.accelerator, devices, strategy",
+            found=f"{settings.accelerator}, {settings.devices}, {settings.strategy}: {error}",
+            remedy="set training.accelerator=auto and training.devices=1, or what the machine has",
+        ) from error
 
 
 class Training:
