@@ -8,6 +8,8 @@ metrics (an arm of `summary.json`: from metric to {"mean", "low", "high"}), gain
 from collections.abc import Mapping
 from typing import Any
 
+from preceptor.evaluation.metrics import METRIC_NAMES
+
 INTENDED_USE = "Research. Not a medical device; not for decisions about patients."
 LIMITS = (
     "Figures hold for data like those it was judged on. Other scanners, patients, views or diseases can be far worse, "
@@ -15,19 +17,6 @@ LIMITS = (
 )
 UNKNOWN = "not stated"
 
-_METRICS = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "precision": "Precision",
-    "recall": "Recall",
-    "hd95": "HD95",
-    "assd": "ASSD",
-    "surface_dice": "Surface Dice",
-    "dice_pooled": "Dice, all pixels pooled",
-    "iou_pooled": "IoU, all pixels pooled",
-    "dice_image_mean": "Dice, mean over images",
-    "iou_image_mean": "IoU, mean over images",
-}
 _PARTS = ("student", "teacher", "distill", "training", "augment", "seeds")
 
 
@@ -103,7 +92,7 @@ def _figures(card: Mapping[str, Any]) -> str:
     metrics = card.get("metrics") or {}
     rows = [
         (label, f"{_number(entry.get('mean'))} [{_number(entry.get('low'))}, {_number(entry.get('high'))}]")
-        for key, label in _METRICS.items()
+        for key, label in METRIC_NAMES.items()
         if isinstance(entry := metrics.get(key), Mapping)
     ]
     lines = ["## Measured"]

@@ -18,6 +18,20 @@ KINDS: tuple[Kind, ...] = ("both", "missed", "false_alarm", "empty")
 OVERLAPS = ("dice", "iou", "precision", "recall", "surface_dice")
 DISTANCES = ("hd95", "assd")
 CASE_METRICS = (*OVERLAPS[:4], *DISTANCES, "surface_dice")
+METRIC_NAMES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "precision": "Precision",
+    "recall": "Recall",
+    "hd95": "HD95",
+    "assd": "ASSD",
+    "surface_dice": "Surface Dice",
+    "dice_pooled": "Dice, pooled pixels",
+    "iou_pooled": "IoU, pooled pixels",
+    "dice_image_mean": "Dice, image mean",
+    "iou_image_mean": "IoU, image mean",
+}
+"""For readers, in the order of tables."""
 POLICY = (
     "Reference and prediction both present: computed. Reference present, prediction empty (missed) and reference "
     "empty, prediction not (false alarm): Dice, IoU, precision, recall and surface Dice are 0, and HD95 and ASSD are "

@@ -12,6 +12,7 @@ from typing import Any
 from preceptor.data.case import Case, read_manifest
 from preceptor.errors import UserError
 from preceptor.evaluation.figures import Line, curves, differences, forest, mean_line, thinned
+from preceptor.evaluation.metrics import METRIC_NAMES
 from preceptor.evaluation.overlays import Showcase, choose, showcase
 from preceptor.evaluation.scores import LOWER_IS_BETTER, METRICS, Scores, read_rows, scores_of
 from preceptor.evaluation.verdict import p_text, points
@@ -26,19 +27,6 @@ ARMS = {
 PLAIN = {"control": "the same network, no teacher", "student": "taught by the teacher", "teacher": "shown more"}
 NEEDS = {"none": "image only", "report": "image and report", "attributes": "image and attributes"}
 NEEDS |= {"class_mean": "image and mask"}
-NAMES = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "precision": "Precision",
-    "recall": "Recall",
-    "hd95": "HD95",
-    "assd": "ASSD",
-    "surface_dice": "Surface Dice",
-    "dice_pooled": "Dice, pooled pixels",
-    "iou_pooled": "IoU, pooled pixels",
-    "dice_image_mean": "Dice, image mean",
-    "iou_image_mean": "IoU, image mean",
-}
 FAMILIES = (
     ("Per case, at the image's own resolution", METRICS[:7]),
     ("Pooled: the pixels of all cases together (TextFreeKD, LanGuideMedSeg)", METRICS[7:9]),
@@ -101,7 +89,7 @@ def context(run: Path, data_root: Path | str | None = None) -> dict[str, Any]:
         "verdict": headline(summary["answer"]),
         "arms": arms,
         "deciding": deciding,
-        "names": NAMES,
+        "names": METRIC_NAMES,
         "labels": ARMS,
         "roles": PLAIN,
         "needs": NEEDS,
