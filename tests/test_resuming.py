@@ -10,11 +10,19 @@ from preceptor.resuming import require_same_encoder, require_same_recipe, requir
 
 
 def test_the_number_of_devices_stays_and_more_workers_may_come(small_recipe: dict, tmp_path: Path) -> None:
-    require_same_recipe(tmp_path, validate_recipe(small_recipe))
+    (tmp_path / "control" / "seed-0").mkdir(parents=True)
+    (tmp_path / "recipe.yaml").write_text(validate_recipe(small_recipe).to_yaml(), encoding="utf-8")
     require_same_recipe(tmp_path, validate_recipe(small_recipe, changes=["training.workers=1", "seeds=[0, 1]"]))
     for change in ("training.devices=2", "training.nodes=2"):
         with pytest.raises(RecipeError, match="another recipe"):
             require_same_recipe(tmp_path, validate_recipe(small_recipe, changes=["training.workers=1", change]))
+
+
+def test_before_any_arm_has_begun_another_recipe_checks_the_data_anew(small_recipe: dict, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(validate_recipe(small_recipe).to_yaml(), encoding="utf-8")
+    (tmp_path / "data.json").write_text("{}", encoding="utf-8")
+    require_same_recipe(tmp_path, validate_recipe(small_recipe, changes=["training.devices=2"]))
+    assert not (tmp_path / "data.json").exists()
 
 
 def test_a_student_keeps_its_teacher(tmp_path: Path) -> None:
