@@ -15,23 +15,27 @@ from preceptor.errors import UserError
 from preceptor.judging import Judge, evaluate_package, join_tables, judge_seed
 from preceptor.learning.arm import build_network, segmentor_of
 from preceptor.progress import Progress
-from preceptor.recipe import validate_recipe
+from preceptor.recipe import Recipe, validate_recipe
 from preceptor.text.encoders import build_encoder
 from preceptor.text.features import embed
 
 
-@pytest.fixture
-def package(small_recipe: dict, tmp_path: Path) -> Path:
-    recipe = validate_recipe(small_recipe)
-    segmentor = {"name": "unguided", "size": "tiny", "options": {}, "in_channels": 1, "classes": 2, "condition": None}
+def save_untrained(folder: Path, recipe: Recipe, segmentor: dict) -> None:
     save_package(
-        tmp_path / "package",
+        folder,
         build_network({**segmentor, "pretrained": None}, 0),
         segmentor=segmentor,
         preprocessing=Preprocessing.from_recipe(recipe.data),
         labels=recipe.data.labels,
         card={},
     )
+
+
+@pytest.fixture
+def package(small_recipe: dict, tmp_path: Path) -> Path:
+    recipe = validate_recipe(small_recipe)
+    segmentor = {"name": "unguided", "size": "tiny", "options": {}, "in_channels": 1, "classes": 2, "condition": None}
+    save_untrained(tmp_path / "package", recipe, segmentor)
     return tmp_path / "package"
 
 
@@ -79,14 +83,7 @@ def test_a_teacher_without_anything_to_probe_leaves_no_probes(small_recipe: dict
     features = embed([""], build_encoder(recipe.reports), tmp_path / "reports.safetensors")
     segmentor = segmentor_of(recipe, "teacher", features)
     segmentor.pop("pretrained")
-    save_package(
-        tmp_path / "package",
-        build_network({**segmentor, "pretrained": None}, 0),
-        segmentor=segmentor,
-        preprocessing=Preprocessing.from_recipe(recipe.data),
-        labels=recipe.data.labels,
-        card={},
-    )
+    save_untrained(tmp_path / "package", recipe, segmentor)
     cases = [replace(case, report="") for case in read_cases(recipe.data).of("test")[:2]]
     (tmp_path / "probes.csv").write_text("of,an,earlier,judgement\n")
     for probes in (False, True):  # with empty reports, there is nothing wrong to show

@@ -46,7 +46,6 @@ class Position:
     seconds: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
-    finished: bool = False
 
 
 def learning_rate(settings: TrainingRecipe, epoch: int, share: float) -> float:
@@ -266,10 +265,9 @@ class Training:
         row |= {"seconds": round(at.seconds, 3), "skipped": at.skipped}
         at.history.append(row)
         at.epoch, at.batch, at.sums = at.epoch + 1, 0, {}
-        at.finished = self._over()
         self.progress.finish(loss=row["train_loss"], dice=row.get(f"val_{settings.monitor}", math.nan), best=at.best)
         self._save()
-        if not at.finished:
+        if not self._over():
             self._stop_if_asked()
 
     def _share_statistics(self) -> None:
