@@ -6,29 +6,42 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from preceptor.errors import RecipeError
+
 Size = Literal["tiny", "small", "base"]
+Group = Literal["encoder", "preact", "decoder", "logits"]
 
 
 class Segmentation(NamedTuple):
     """What a segmentor returns.
 
     logits: [B, C, H, W] at the input's size; C = 1 is the foreground logit of a binary problem.
-    features: from tap name to [B, C_k, H_k, W_k].
-    auxiliary: further logits [B, C, H, W] of side heads, in the order the segmentor documents; empty if none.
+    features: from tap name to [B, C_k, H_k, W_k]; "logits" is there where the head answers at a coarser stride.
+    auxiliary: further logits [B, C, h, w] of side heads, each at its own stride, in the order the segmentor documents.
     """
 
     logits: Tensor
     features: dict[str, Tensor]
     auxiliary: tuple[Tensor, ...] = ()
 
+    @property
+    def native(self) -> Tensor:
+        """The logits as the head computes them, before any enlargement: [B, C, h, w]."""
+        return self.features.get("logits", self.logits)
+
 
 @dataclass(frozen=True)
 class Tap:
-    """A named intermediate feature: [B, channels, H / stride, W / stride]."""
+    """A named intermediate feature: [B, channels, H / stride, W / stride], sides rounded up.
+
+    group: where in the network it stands: the end of an encoder stage, the same before its last ReLU ("preact"), a
+    decoder block (or a transformer's bridge), or the head's logits. Distillers choose by it when no pairs are named.
+    """
 
     name: str
     channels: int
     stride: int
+    group: Group = "decoder"
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,9 @@ class Segmentor(nn.Module):
     """Base of the networks. A subclass sets the attributes below and implements `forward`.
 
     in_channels, classes: as in the input and the logits (classes counts the background; a one-channel binary network
-    has classes = 2). divisor: height and width must be multiples of it. taps: true before any forward pass.
+    has classes = 2). divisor: height and width must be multiples of it. taps: true before any forward pass, from
+    shallow to deep within a group of the encoder and from deep to shallow within the decoder.
+    side_heads: how many `auxiliary` logits every forward pass in training mode returns.
     condition: None for a network that needs the image alone; such a network has no text parameter anywhere.
     """
 
@@ -56,11 +71,25 @@ class Segmentor(nn.Module):
     divisor: int
     taps: tuple[Tap, ...]
     condition: Condition | None = None
+    side_heads: int = 0
     privileged: ClassVar[bool] = False
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Segmentation:
         """image: [B, in_channels, H, W] float, normalised; condition: as `self.condition` says, or None."""
         raise NotImplementedError
+
+
+def require_divisible(image: Tensor, divisor: int, name: str) -> None:
+    """Raise RecipeError where height or width of [B, C, H, W] is no multiple of `divisor`."""
+    height, width = image.shape[-2:]
+    if height % divisor or width % divisor:
+        raise RecipeError(
+            f"{name} cannot take images of this size",
+            where="data.image_size",
+            found=f"{height} x {width}",
+            expected=f"multiples of {divisor}",
+            remedy=f"set data.image_size, for example to {-(-height // divisor) * divisor}",
+        )
 
 
 def probabilities(logits: Tensor) -> Tensor:
