@@ -21,7 +21,7 @@ from preceptor.data.loading import Batch, TrainingLoader
 from preceptor.data.readers import Geometry, Picture
 from preceptor.data.shelf import Shelf, build_shelf
 from preceptor.data.transforms import Preprocessing
-from preceptor.recipe import AugmentRecipe
+from preceptor.recipe_data import AugmentRecipe
 
 SOURCE = 1000
 """Height and width of the files in pixels."""

@@ -20,7 +20,8 @@ from preceptor.learning.privilege import none
 from preceptor.learning.tasks import Supervised
 from preceptor.learning.training import Training, make_fabric
 from preceptor.progress import Progress
-from preceptor.recipe import AugmentRecipe, DataRecipe, PhantomRecipe, TrainingRecipe
+from preceptor.recipe import TrainingRecipe
+from preceptor.recipe_data import AugmentRecipe, DataRecipe, PhantomRecipe
 
 PIXELS = 128
 CASES, EPOCHS, SEEDS = 240, 20, 3

@@ -9,7 +9,8 @@ from preceptor.distillers.zoo import DISTILLERS
 from preceptor.evaluation.scores import METRICS
 from preceptor.learning.losses import LOSSES
 from preceptor.learning.privilege import PRIVILEGES
-from preceptor.recipe import AugmentRecipe, DataRecipe, Recipe, SplitRecipe, TrainingRecipe, shipped_recipes
+from preceptor.recipe import Recipe, TrainingRecipe, shipped_recipes
+from preceptor.recipe_data import AugmentRecipe, DataRecipe, SplitRecipe
 from preceptor.segmentors.zoo import SEGMENTORS
 from preceptor.weights import ARCHITECTURES
 

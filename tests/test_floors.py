@@ -15,7 +15,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 
 FLOORS: list[set[str]] = [
     {"errors.py", "plainyaml.py", "storage.py", "progress.py", "environment.py", "extras.py", "__init__.py"},
-    {"recipe.py", "recipe_faults.py", "folder_recipes.py"},
+    {"recipe.py", "recipe_data.py", "recipe_faults.py", "folder_recipes.py"},
     {"evaluation/metrics.py", "evaluation/surface.py", "evaluation/statistics.py", "segmentors/*"},
     {"distillers/*"},
     {"data/*", "text/*", "weights.py", "unpickle.py"},
@@ -28,7 +28,16 @@ FLOORS: list[set[str]] = [
 """From the ground up; an exact name goes before its folder."""
 
 HEAVY = {"monai", "lightning", "transformers", "pandas", "matplotlib", "scipy", "typer", "rich", "nibabel", "pydicom"}
-LIGHT = ("cli.py", "errors.py", "storage.py", "recipe.py", "recipe_faults.py", "plainyaml.py", "progress.py")
+LIGHT = (
+    "cli.py",
+    "errors.py",
+    "storage.py",
+    "recipe.py",
+    "recipe_data.py",
+    "recipe_faults.py",
+    "plainyaml.py",
+    "progress.py",
+)
 """What `preceptor --help` imports: it must not wait for torch."""
 
 UNPICKLERS = {("torch", "load"), ("pickle", "load"), ("pickle", "loads"), ("joblib", "load"), ("numpy", "load")}

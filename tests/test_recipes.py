@@ -11,7 +11,8 @@ from preceptor.data.splits import assign_splits, tail_count
 from preceptor.distillers import zoo as distillers
 from preceptor.learning.arm import build_network
 from preceptor.pipeline import run
-from preceptor.recipe import DataRecipe, Recipe, read_recipe, shipped_recipes, validate_recipe
+from preceptor.recipe import Recipe, read_recipe, shipped_recipes, validate_recipe
+from preceptor.recipe_data import DataRecipe
 from preceptor.segmentors import zoo as segmentors
 from preceptor.segmentors.base import Condition
 

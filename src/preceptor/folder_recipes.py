@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.errors import RecipeError
-from preceptor.recipe import DataRecipe, Recipe, ReportRecipe, read_recipe, shipped_recipes, validate_recipe
+from preceptor.recipe import Recipe, read_recipe, shipped_recipes, validate_recipe
+from preceptor.recipe_data import DataRecipe, ReportRecipe
 
 
 def data_of(

@@ -21,7 +21,8 @@ from preceptor.evaluation.cost import measure_cost
 from preceptor.evaluation.metrics import CASE_METRICS, case_metrics
 from preceptor.evaluation.scores import read_rows
 from preceptor.progress import Progress, callback
-from preceptor.recipe import DataRecipe, Recipe, SegmentorRecipe
+from preceptor.recipe import Recipe, SegmentorRecipe
+from preceptor.recipe_data import DataRecipe
 from preceptor.storage import hash_file, read_json, replacing, write_json, write_text
 from preceptor.text.features import ReportFeatures
 from preceptor.text.probes import wrong_reports

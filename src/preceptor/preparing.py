@@ -10,7 +10,8 @@ from preceptor.data.layouts import read_cases
 from preceptor.data.splits import assign_splits
 from preceptor.errors import DataError, RecipeError
 from preceptor.progress import Progress, callback
-from preceptor.recipe import DataRecipe, Recipe
+from preceptor.recipe import Recipe
+from preceptor.recipe_data import DataRecipe
 
 if TYPE_CHECKING:
     from preceptor.text.features import ReportFeatures

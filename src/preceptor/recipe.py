@@ -12,99 +12,22 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from preceptor import plainyaml
 from preceptor.errors import RecipeError
+from preceptor.recipe_data import (
+    AugmentRecipe,
+    DataRecipe,
+    NonNegative,
+    Part,
+    PositiveInt,
+    ReportRecipe,
+)
 from preceptor.recipe_faults import FieldsOf, explain
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class SplitRecipe(_Part):
-    """How cases are divided. "given": by the layout's folders or the manifest; validation is cut from train if missing.
-
-    rule "random": grouped and seeded; "tail": the first int((1 - validation) * n) rows of train stay (published rule).
-    groups "required" stops where no patient is known; "waived" says that every case is its own group.
-    """
-
-    rule: Literal["given", "random", "tail"] = "given"
-    validation: Share = 0.2
-    test: Share = 0.2
-    seed: int = 0
-    groups: Literal["auto", "required", "waived"] = "auto"
-
-
-class PhantomRecipe(_Part):
-    """Generated chest films, written to `data.root` when it does not exist yet."""
-
-    cases: PositiveInt = 240
-    size: PositiveInt = 128
-    seed: int = 0
-
-
-class DataRecipe(_Part):
-    """Where the cases are and how an image becomes an array.
-
-    labels: class name to stored mask value (a list of values, or a colour "#rrggbb"); the first is the background.
-    mask_rule: "exact" (every stored value is declared), "threshold" (binary: above half of the largest),
-    "eq255" (TextFreeKD), "bilinear_gt0" (LViT, C2FVL). image_size: the network's input, height and width in pixels.
-    normalize: "zscore" (per image and channel), "unit" (stored range to 0..1). antialias: when an image is reduced.
-    missing_text: "empty" lets a case without report take part with an empty one.
-    """
-
-    root: str = ""
-    layout: Literal["auto", "lvit", "textfreekd", "folders", "manifest"] = "auto"
-    labels: dict[str, int | str | list[int]] = {}
-    mask_rule: Literal["exact", "threshold", "eq255", "bilinear_gt0"] = "exact"
-    image_size: PositiveInt | list[PositiveInt] = 224
-    channels: PositiveInt = 3
-    resize: Literal["bicubic", "bilinear"] = "bicubic"
-    antialias: bool = True
-    normalize: Literal["zscore", "unit"] = "zscore"
-    split: SplitRecipe = SplitRecipe()
-    missing_text: Literal["error", "empty"] = "error"
-    drop_unpaired: bool = False
-    phantoms: PhantomRecipe | None = None
-    licence: str = ""
-    source: str = ""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the network's input."""
-        if isinstance(self.image_size, int):
-            return self.image_size, self.image_size
-        height, width = self.image_size
-        return height, width
-
-    @model_validator(mode="after")
-    def _two_sizes(self) -> "DataRecipe":
-        if isinstance(self.image_size, list) and len(self.image_size) != 2:
-            raise ValueError("image_size is one number or [height, width]")
-        return self
-
-
-class ReportRecipe(_Part):
-    """How reports become token features. encoder: "hashed", a Hugging Face id, or a local folder.
-
-    length: tokens kept, with special tokens. width: of the hashed encoder's vectors; other encoders have their own.
-    features: a file that `preceptor embed` made, perhaps on a machine with a network; the encoder is then not needed.
-    """
-
-    encoder: str = "hashed"
-    revision: str | None = None
-    length: PositiveInt = 24
-    width: PositiveInt = 128
-    features: str | None = None
-
-
-class SegmentorRecipe(_Part):
+class SegmentorRecipe(Part):
     """A network by name. size: the dial. options: the constructor's further keyword arguments.
 
     pretrained: Hugging Face id or local folder of image-encoder weights; None trains from scratch.
@@ -113,33 +36,10 @@ class SegmentorRecipe(_Part):
     name: str
     size: Literal["tiny", "small", "base"] = "base"
     pretrained: str | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
 
 
-class AugmentRecipe(_Part):
-    """Random changes of a training case, drawn from (seed, epoch, case) alone, with one resampling in all.
-
-    zoom: [probability, low, high], the same factor for both axes. rotate: degrees, scale: share, shift: share of the
-    side, each drawn uniformly in +-. flips and transpose: probabilities. brightness, contrast: +- shares; gamma: +- in
-    the exponent; noise: standard deviation; all in units of the normalised image.
-    reports: "rewrite" swaps side words of a flipped case's report, "forbid" never flips a case whose report has some.
-    """
-
-    zoom: list[float] = Field(default=[0.1, 0.95, 1.2], min_length=3, max_length=3)
-    rotate: NonNegative = 0.0
-    scale: NonNegative = 0.0
-    shift: NonNegative = 0.0
-    flip_horizontal: Share = 0.0
-    flip_vertical: Share = 0.0
-    transpose: Share = 0.0
-    brightness: NonNegative = 0.0
-    contrast: NonNegative = 0.0
-    gamma: NonNegative = 0.0
-    noise: NonNegative = 0.0
-    reports: Literal["rewrite", "forbid"] = "rewrite"
-
-
-class TrainingRecipe(_Part):
+class TrainingRecipe(Part):
     """Optimisation of one arm. AdamW, cosine from `lr` to `min_lr` over `epochs`, early stopping on validation Dice.
 
     batch_size: cases an optimiser step and device, before accumulation. patience: epochs without a better validation
@@ -173,7 +73,7 @@ class TrainingRecipe(_Part):
     bad_steps: PositiveInt = 10
 
 
-class TeacherRecipe(_Part):
+class TeacherRecipe(Part):
     """The teacher arm: trained here, or taken `source` (a run folder or a package) as it is.
 
     mode: "eval" (truly frozen) or "train" (TextFreeKD as released: batch statistics in the teacher's forward pass).
@@ -184,7 +84,7 @@ class TeacherRecipe(_Part):
     privilege: Literal["none", "report"] = "none"
     source: str | None = None
     mode: Literal["eval", "train"] = "eval"
-    training: Annotated[dict[str, Any], FieldsOf(TrainingRecipe)] = {}
+    training: Annotated[dict[str, Any], FieldsOf(TrainingRecipe)] = Field(default={})
 
     @field_validator("training")
     @classmethod
@@ -193,22 +93,22 @@ class TeacherRecipe(_Part):
         return value
 
 
-class DistillRecipe(_Part):
+class DistillRecipe(Part):
     """One distiller by name, its weight, the pairs of taps (student tap to teacher tap; None: by equal stride)."""
 
     name: str
     weight: NonNegative = 1.0
     taps: dict[str, str] | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
 
 
-class EvaluateRecipe(_Part):
+class EvaluateRecipe(Part):
     """Judging. tolerance: of the surface Dice, in mm (pixels where no spacing is known). bootstrap: resamples.
 
     margin: a teacher whose Dice falls by less than this with wrong reports is called text-blind.
     """
 
-    splits: list[Literal["train", "val", "test"]] = ["test"]
+    splits: list[Literal["train", "val", "test"]] = Field(default=["test"])
     tolerance: NonNegative = 2.0
     bootstrap: PositiveInt = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
@@ -216,7 +116,7 @@ class EvaluateRecipe(_Part):
     margin: NonNegative = 0.01
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """One experiment: data, reports, teacher, student, distillers, training, judging, seeds."""
 
     name: str
@@ -226,7 +126,7 @@ class Recipe(_Part):
     reports: ReportRecipe = ReportRecipe()
     teacher: TeacherRecipe | None = None
     student: SegmentorRecipe
-    distill: list[DistillRecipe] = []
+    distill: list[DistillRecipe] = Field(default=[])
     augment: AugmentRecipe = AugmentRecipe()
     training: TrainingRecipe = TrainingRecipe()
     evaluate: EvaluateRecipe = EvaluateRecipe()

@@ -15,7 +15,7 @@ from preceptor.data.augmentation import (
     shown_report,
 )
 from preceptor.data.case import Case
-from preceptor.recipe import AugmentRecipe
+from preceptor.recipe_data import AugmentRecipe
 
 LEFT = "Unilateral pulmonary infection, one infected area, upper left lung."
 EVERYTHING = AugmentRecipe(

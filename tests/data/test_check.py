@@ -11,7 +11,7 @@ from preceptor.data import check_files
 from preceptor.data.check import CheckReport, _check_images, check, render_check
 from preceptor.data.layouts import read_cases
 from preceptor.errors import DataError, RecipeError
-from preceptor.recipe import DataRecipe, ReportRecipe
+from preceptor.recipe_data import DataRecipe, ReportRecipe
 from preceptor.storage import write_json
 
 LABELS = {"background": 0, "lesion": 255}

@@ -9,7 +9,7 @@ from PIL import Image
 from preceptor.data.case import Case
 from preceptor.data.check_files import compare_geometry, content_hash, inspect_case
 from preceptor.data.readers import Geometry
-from preceptor.recipe import DataRecipe
+from preceptor.recipe_data import DataRecipe
 
 DATA = DataRecipe(labels={"background": 0, "lesion": 255})
 CASE = Case("case0", Path("/d/a.png"), Path("/d/m.png"))

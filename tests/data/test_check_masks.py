@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from preceptor.data.check_masks import MaskRecord, check_masks, foreground, is_soft, propose, summarise_values
-from preceptor.recipe import DataRecipe
+from preceptor.recipe_data import DataRecipe
 
 BINARY = {"background": 0, "lesion": 255}
 

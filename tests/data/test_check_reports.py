@@ -6,7 +6,7 @@ import pytest
 
 from preceptor.data.case import Case
 from preceptor.data.check_reports import check_reports
-from preceptor.recipe import DataRecipe, ReportRecipe
+from preceptor.recipe_data import DataRecipe, ReportRecipe
 
 
 class Words:

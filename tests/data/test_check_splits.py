@@ -4,7 +4,7 @@ from pathlib import Path
 
 from preceptor.data.case import Case
 from preceptor.data.check_splits import check_splits
-from preceptor.recipe import DataRecipe, SplitRecipe
+from preceptor.recipe_data import DataRecipe, SplitRecipe
 
 
 def cases(**splits):

@@ -9,7 +9,7 @@ from PIL import Image
 from preceptor.data.case import write_manifest
 from preceptor.data.layouts import REPORT_CODES, read_cases, recognise
 from preceptor.errors import DataError, RecipeError
-from preceptor.recipe import DataRecipe
+from preceptor.recipe_data import DataRecipe
 
 DATA = DataRecipe()
 

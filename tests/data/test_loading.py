@@ -17,7 +17,7 @@ from preceptor.data.loading import Batch, EvaluationLoader, TrainingLoader, epoc
 from preceptor.data.shelf import Shelf, build_shelf
 from preceptor.data.transforms import Preprocessing
 from preceptor.errors import DataError, RecipeError, TrainingError
-from preceptor.recipe import AugmentRecipe
+from preceptor.recipe_data import AugmentRecipe
 
 AUGMENT = AugmentRecipe(zoom=[0.5, 0.9, 1.2], rotate=10, flip_horizontal=0.5, gamma=0.2, noise=0.1, brightness=0.1)
 PLAIN = AugmentRecipe(zoom=[0, 1, 1])

@@ -12,7 +12,7 @@ from PIL import Image
 from preceptor.data import phantoms as module
 from preceptor.data.phantoms import ZONES, Phantom, describe, draw_phantom, split_patients, write_phantoms
 from preceptor.errors import DataError
-from preceptor.recipe import PhantomRecipe
+from preceptor.recipe_data import PhantomRecipe
 from preceptor.text.attributes import parse_attributes
 
 SIZE = 96

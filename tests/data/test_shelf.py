@@ -169,7 +169,7 @@ def test_a_shelf_travels_to_another_process_without_its_arrays(tmp_path: Path) -
 
 def test_real_images_become_normalised_arrays_with_binary_masks(real_data: Path, tmp_path: Path) -> None:
     from preceptor.data.layouts import read_cases
-    from preceptor.recipe import DataRecipe
+    from preceptor.recipe_data import DataRecipe
 
     labels = {"background": 0, "nucleus": 255}
     data = DataRecipe(root=str(real_data / "monuseg-text" / "MoNuSeg"), labels=labels, image_size=64)

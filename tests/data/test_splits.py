@@ -8,7 +8,7 @@ import pytest
 from preceptor.data.case import Case
 from preceptor.data.splits import assign_splits, tail_count
 from preceptor.errors import DataError, RecipeError
-from preceptor.recipe import SplitRecipe
+from preceptor.recipe_data import SplitRecipe
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "text_data.json").read_text())["splits"]
 SHARES = {"languide": 0.8, "textfreekd_teacher": 0.22, "textfreekd_student": 0.88}

@@ -12,7 +12,7 @@ import torch
 from preceptor.data.readers import Geometry, Picture
 from preceptor.data.transforms import Preprocessing, is_grey
 from preceptor.errors import DataError, StorageError
-from preceptor.recipe import DataRecipe
+from preceptor.recipe_data import DataRecipe
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 sys.path.insert(0, str(GOLDEN))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from preceptor.data.case import Case
 from preceptor.evaluation.overlays import PATH_LIMIT, choose, contour, eight_bit, embed, showcase
-from preceptor.recipe import DataRecipe
+from preceptor.recipe_data import DataRecipe
 
 
 def test_best_median_and_ten_worst_are_chosen_once_each() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from preceptor.data.check import check, render_check
 from preceptor.data.layouts import read_cases
 from preceptor.errors import DataError
-from preceptor.recipe import DataRecipe, ReportRecipe
+from preceptor.recipe_data import DataRecipe, ReportRecipe
 
 LABELS = {"background": 0, "lesion": 255}
 SPLITS = {"train": 8, "val": 2, "test": 6}

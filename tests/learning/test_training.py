@@ -18,7 +18,8 @@ from preceptor.learning.privilege import none
 from preceptor.learning.tasks import Supervised
 from preceptor.learning.training import Training, learning_rate, make_fabric
 from preceptor.progress import Progress
-from preceptor.recipe import AugmentRecipe, DataRecipe, TrainingRecipe
+from preceptor.recipe import TrainingRecipe
+from preceptor.recipe_data import AugmentRecipe, DataRecipe
 from preceptor.segmentors import zoo
 
 SETTINGS = {"epochs": 2, "min_epochs": 1, "batch_size": 4, "precision": "float32", "accelerator": "cpu", "patience": 0}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from preceptor.errors import RecipeError, StorageError, UntrustedFileError
-from preceptor.recipe import ReportRecipe
+from preceptor.recipe_data import ReportRecipe
 from preceptor.storage import read_tensors, write_tensors
 from preceptor.text.encoders import BertEncoder, build_encoder, describe
 from preceptor.text.hashed import HashedEncoder

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from preceptor.data.case import Case
-from preceptor.recipe import AugmentRecipe
+from preceptor.recipe_data import AugmentRecipe
 from preceptor.text.sides import can_mirror, mentions_side, mirror
 
 WORD = 2**64

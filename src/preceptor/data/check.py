@@ -26,7 +26,7 @@ from preceptor.data.leak import leak_score
 from preceptor.data.masks import label_codes
 from preceptor.data.splits import assign_splits
 from preceptor.errors import DataError
-from preceptor.recipe import DataRecipe, ReportRecipe
+from preceptor.recipe_data import DataRecipe, ReportRecipe
 
 Progress = Callable[[int, int, str], None]
 """Called with (cases done, cases in all, what is being done)."""

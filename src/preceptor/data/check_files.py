@@ -14,7 +14,7 @@ from preceptor.data.leak import mask_targets
 from preceptor.data.masks import decode_mask
 from preceptor.data.readers import Geometry, Picture, read_image, read_mask
 from preceptor.errors import DataError, UserError
-from preceptor.recipe import DataRecipe
+from preceptor.recipe_data import DataRecipe
 
 ROUNDING = 1e-3
 """Affines and spacings that differ by less than this (mm) differ by rounding."""

@@ -11,7 +11,7 @@ from preceptor.data.case import Finding
 from preceptor.data.check_findings import finding
 from preceptor.data.masks import decode_mask, propose_labels, stored_values
 from preceptor.errors import LISTED
-from preceptor.recipe import DataRecipe
+from preceptor.recipe_data import DataRecipe
 
 KEPT = 64
 """Distinct stored values of one mask that are remembered; more are counted only."""

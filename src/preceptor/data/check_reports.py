@@ -8,7 +8,7 @@ import numpy as np
 
 from preceptor.data.case import Case, Finding
 from preceptor.data.check_findings import Level, finding
-from preceptor.recipe import DataRecipe, ReportRecipe
+from preceptor.recipe_data import DataRecipe, ReportRecipe
 
 _CHUNK = 256
 

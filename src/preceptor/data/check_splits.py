@@ -6,7 +6,7 @@ from typing import Any
 
 from preceptor.data.case import Case, Finding
 from preceptor.data.check_findings import finding
-from preceptor.recipe import DataRecipe
+from preceptor.recipe_data import DataRecipe
 
 SMALL_TEST = 6
 """Fewer test cases than this give no p-value."""

@@ -19,7 +19,7 @@ from preceptor.data.check_findings import finding
 from preceptor.data.pairing import pair, stem, suffix
 from preceptor.data.readers import volume_slices
 from preceptor.errors import DataError, RecipeError
-from preceptor.recipe import DataRecipe
+from preceptor.recipe_data import DataRecipe
 
 __all__ = ["REPORT_CODES", "read_cases", "recognise"]
 

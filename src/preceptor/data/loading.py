@@ -15,7 +15,7 @@ from torch import Tensor
 from preceptor.data.augmentation import augment_batch, draw_augmentation, respect_report, shown_report, stream
 from preceptor.data.shelf import Shelf
 from preceptor.errors import DataError, RecipeError, TrainingError, UserError
-from preceptor.recipe import AugmentRecipe
+from preceptor.recipe_data import AugmentRecipe
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader

@@ -19,7 +19,7 @@ import numpy as np
 
 from preceptor.data.chest import Chest, Numbers, blurred, draw_chest, draw_devices, expose
 from preceptor.errors import DataError, StorageError
-from preceptor.recipe import PhantomRecipe
+from preceptor.recipe_data import PhantomRecipe
 from preceptor.storage import write_bytes, write_text
 from preceptor.text.attributes import ATTRIBUTES, THIRDS, sentence
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from preceptor.data.case import Case, Split
 from preceptor.errors import DataError, RecipeError
-from preceptor.recipe import SplitRecipe
+from preceptor.recipe_data import SplitRecipe
 
 
 def assign_splits(cases: Sequence[Case], split: SplitRecipe) -> tuple[Case, ...]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from preceptor.data.readers import Picture
 from preceptor.errors import DataError, StorageError
-from preceptor.recipe import DataRecipe
+from preceptor.recipe_data import DataRecipe
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601, as the PNG and JPEG libraries use)."""

@@ -16,7 +16,7 @@ from preceptor.data.case import Case
 from preceptor.data.masks import decode_mask
 from preceptor.data.readers import read_image, read_mask
 from preceptor.errors import UserError
-from preceptor.recipe import DataRecipe
+from preceptor.recipe_data import DataRecipe
 
 SIDE = 360
 """Longest side of an embedded image, in pixels."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from preceptor.errors import RecipeError, StorageError, UntrustedFileError
 from preceptor.extras import require_extra
-from preceptor.recipe import ReportRecipe
+from preceptor.recipe_data import ReportRecipe
 from preceptor.storage import hash_file, hash_json, read_tensors
 from preceptor.text.hashed import HashedEncoder
 

@@ -1,0 +1,113 @@
+"""The parts of a recipe that describe data: files, splits, reports and augmentation."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class SplitRecipe(Part):
+    """How cases are divided. "given": by the layout's folders or the manifest; validation is cut from train if missing.
+
+    rule "random": grouped and seeded; "tail": the first int((1 - validation) * n) rows of train stay (published rule).
+    groups "required" stops where no patient is known; "waived" says that every case is its own group.
+    """
+
+    rule: Literal["given", "random", "tail"] = "given"
+    validation: Share = 0.2
+    test: Share = 0.2
+    seed: int = 0
+    groups: Literal["auto", "required", "waived"] = "auto"
+
+
+class PhantomRecipe(Part):
+    """Generated chest films, written to `data.root` when it does not exist yet."""
+
+    cases: PositiveInt = 240
+    size: PositiveInt = 128
+    seed: int = 0
+
+
+class DataRecipe(Part):
+    """Where the cases are and how an image becomes an array.
+
+    labels: class name to stored mask value (a list of values, or a colour "#rrggbb"); the first is the background.
+    mask_rule: "exact" (every stored value is declared), "threshold" (binary: above half of the largest),
+    "eq255" (TextFreeKD), "bilinear_gt0" (LViT, C2FVL). image_size: the network's input, height and width in pixels.
+    normalize: "zscore" (per image and channel), "unit" (stored range to 0..1). antialias: when an image is reduced.
+    missing_text: "empty" lets a case without report take part with an empty one.
+    """
+
+    root: str = ""
+    layout: Literal["auto", "lvit", "textfreekd", "folders", "manifest"] = "auto"
+    labels: dict[str, int | str | list[int]] = {}
+    mask_rule: Literal["exact", "threshold", "eq255", "bilinear_gt0"] = "exact"
+    image_size: PositiveInt | list[PositiveInt] = 224
+    channels: PositiveInt = 3
+    resize: Literal["bicubic", "bilinear"] = "bicubic"
+    antialias: bool = True
+    normalize: Literal["zscore", "unit"] = "zscore"
+    split: SplitRecipe = SplitRecipe()
+    missing_text: Literal["error", "empty"] = "error"
+    drop_unpaired: bool = False
+    phantoms: PhantomRecipe | None = None
+    licence: str = ""
+    source: str = ""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the network's input."""
+        if isinstance(self.image_size, int):
+            return self.image_size, self.image_size
+        height, width = self.image_size
+        return height, width
+
+    @model_validator(mode="after")
+    def _two_sizes(self) -> "DataRecipe":
+        if isinstance(self.image_size, list) and len(self.image_size) != 2:
+            raise ValueError("image_size is one number or [height, width]")
+        return self
+
+
+class ReportRecipe(Part):
+    """How reports become token features. encoder: "hashed", a Hugging Face id, or a local folder.
+
+    length: tokens kept, with special tokens. width: of the hashed encoder's vectors; other encoders have their own.
+    features: a file that `preceptor embed` made, perhaps on a machine with a network; the encoder is then not needed.
+    """
+
+    encoder: str = "hashed"
+    revision: str | None = None
+    length: PositiveInt = 24
+    width: PositiveInt = 128
+    features: str | None = None
+
+
+class AugmentRecipe(Part):
+    """Random changes of a training case, drawn from (seed, epoch, case) alone, with one resampling in all.
+
+    zoom: [probability, low, high], the same factor for both axes. rotate: degrees, scale: share, shift: share of the
+    side, each drawn uniformly in +-. flips and transpose: probabilities. brightness, contrast: +- shares; gamma: +- in
+    the exponent; noise: standard deviation; all in units of the normalised image.
+    reports: "rewrite" swaps side words of a flipped case's report, "forbid" never flips a case whose report has some.
+    """
+
+    zoom: list[float] = Field(default=[0.1, 0.95, 1.2], min_length=3, max_length=3)
+    rotate: NonNegative = 0.0
+    scale: NonNegative = 0.0
+    shift: NonNegative = 0.0
+    flip_horizontal: Share = 0.0
+    flip_vertical: Share = 0.0
+    transpose: Share = 0.0
+    brightness: NonNegative = 0.0
+    contrast: NonNegative = 0.0
+    gamma: NonNegative = 0.0
+    noise: NonNegative = 0.0
+    reports: Literal["rewrite", "forbid"] = "rewrite"
