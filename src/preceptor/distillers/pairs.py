@@ -11,6 +11,7 @@ from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, Tap
 
 Align = Literal["smaller", "student", "teacher"]
+Interpolation = Literal["bilinear", "nearest"]
 
 
 def pair_taps(
@@ -66,8 +67,10 @@ def _list(taps: tuple[Tap, ...]) -> str:
     return "[" + ", ".join(f"{tap.name} (stride {tap.stride})" for tap in taps) + "]"
 
 
-def to_one_grid(student: Tensor, teacher: Tensor, align: Align = "smaller") -> tuple[Tensor, Tensor]:
-    """Both [B, C, H, W] maps on one grid: bilinear, corners not aligned.
+def to_one_grid(
+    student: Tensor, teacher: Tensor, align: Align = "smaller", interpolation: Interpolation = "bilinear"
+) -> tuple[Tensor, Tensor]:
+    """Both [B, C, H, W] maps on one grid: bilinear, corners not aligned and not antialiased, or nearest.
 
     align: whose height and width are kept; "smaller" keeps the smaller of each.
     """
@@ -77,12 +80,15 @@ def to_one_grid(student: Tensor, teacher: Tensor, align: Align = "smaller") -> t
         size = tuple(teacher.shape[-2:])
     else:
         size = tuple(min(a, b) for a, b in zip(student.shape[-2:], teacher.shape[-2:], strict=True))
-    return _resize(student, size), _resize(teacher, size)
+    return resize(student, size, interpolation), resize(teacher, size, interpolation)
 
 
-def _resize(feature: Tensor, size: tuple[int, ...]) -> Tensor:
-    if tuple(feature.shape[-2:]) == size:
+def resize(feature: Tensor, size: tuple[int, ...], interpolation: Interpolation = "bilinear") -> Tensor:
+    """[B, C, H, W] at height and width `size`; unchanged where it has them."""
+    if tuple(feature.shape[-2:]) == tuple(size):
         return feature
+    if interpolation == "nearest":
+        return F.interpolate(feature, size=size, mode="nearest")
     return F.interpolate(feature, size=size, mode="bilinear", align_corners=False)
 
 
