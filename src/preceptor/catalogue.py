@@ -25,6 +25,11 @@ LAYOUTS = {
     "textfreekd": "{Train,Test} with Images and GTs; prompt/{train,test}.csv",
     "folders": "images and masks; optional reports.csv, groups.csv and splits.csv",
     "manifest": "a table cases.csv with a row for each case, as `preceptor check --write-manifest` makes it",
+    "ssl4mis": "ACDC as HDF5: data/slices, volumes in data, and the lists train_slices, train, val, test",
+    "transunet": "Synapse as TransUNet prepares it: train_npz slices, test_vol_h5 volumes, lists",
+    "acdc": "the ACDC challenge's own folders: training and testing with NIfTI frames of each patient",
+    "nnunet": "dataset.json, imagesTr, labelsTr and imagesTs with numbered channels",
+    "volumes": "NIfTI volumes in images beside masks; optional groups.csv and splits.csv",
 }
 
 MASK_RULES = {

@@ -46,7 +46,18 @@ class DataRecipe(Part):
     """
 
     root: str = ""
-    layout: Literal["auto", "lvit", "textfreekd", "folders", "manifest"] = "auto"
+    layout: Literal[
+        "auto",
+        "lvit",
+        "textfreekd",
+        "folders",
+        "manifest",
+        "ssl4mis",
+        "transunet",
+        "acdc",
+        "nnunet",
+        "volumes",
+    ] = "auto"
     labels: dict[str, int | str | list[int]] = {}
     mask_rule: Literal["exact", "threshold", "eq255", "bilinear_gt0"] = "exact"
     image_size: PositiveInt | list[PositiveInt] = 224

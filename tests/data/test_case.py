@@ -17,13 +17,13 @@ def root(tmp_path):
 def test_manifest_survives_a_round_trip(root):
     img = root / "img"
     cases = (
-        Case("a", img / "a.png", img / "m.png", "train", "p1", 'commas, "quotes"\nand – lines', 3),
+        Case("a", img / "a.png", img / "m.png", "train", "p1", 'commas, "quotes"\nand – lines', 3, "v"),
         Case("b", img / "b.png"),
     )
     write_manifest(root / "cases.csv", cases)
     assert read_manifest(root / "cases.csv") == cases
     text = (root / "cases.csv").read_text(encoding="utf-8")
-    assert text.startswith("case,split,image,mask,group,report,slice\na,train,img/a.png,img/m.png,p1,")
+    assert text.startswith("case,split,image,mask,group,report,slice,volume\na,train,img/a.png,img/m.png,p1,")
 
 
 def test_files_outside_the_root_keep_absolute_paths(root, tmp_path_factory):

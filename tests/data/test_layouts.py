@@ -218,6 +218,22 @@ def test_names_that_clash(tmp_path):
     assert [case.group for case in read_cases(DATA, root).cases] == ["p1", "p3", "p2", "p4", "p5", "p6"]
 
 
+def test_volumes_of_one_name_in_two_splits_stay_apart(tmp_path):
+    for split, depth in (("Train", 3), ("Test", 2)):
+        for folder in ("img", "labelcol"):
+            (tmp_path / f"{split}_Folder" / folder).mkdir(parents=True)
+            volume = nib.Nifti1Image(np.zeros((4, 5, depth), np.int16), np.eye(4))
+            nib.save(volume, tmp_path / f"{split}_Folder" / folder / "ct.nii")
+    found = read_cases(DATA, tmp_path)
+    assert [(case.name, case.volume) for case in found.cases] == [
+        ("train-ct-000", "train-ct"),
+        ("train-ct-001", "train-ct"),
+        ("ct-002", "train-ct"),
+        ("test-ct-000", "test-ct"),
+        ("test-ct-001", "test-ct"),
+    ]
+
+
 def test_a_row_that_means_files_of_several_splits_is_told(tmp_path):
     root = lvit(tmp_path)
     picture(root / "Test_Folder" / "img" / "c.tif")

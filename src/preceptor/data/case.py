@@ -14,7 +14,7 @@ from preceptor.storage import write_text
 Split = Literal["train", "val", "test", ""]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-COLUMNS = ("case", "split", "image", "mask", "group", "report", "slice")
+COLUMNS = ("case", "split", "image", "mask", "group", "report", "slice", "volume")
 """Columns of a manifest. `case` and `image` are needed; an empty cell means that there is none."""
 
 
@@ -24,6 +24,7 @@ class Case:
 
     name: unique in its set. image, mask: absolute paths. slice: index along the last axis where the file is a volume.
     group: what must not be in two splits, usually the patient. report: None where there is none, "" where it is empty.
+    volume: name of the volume that a slice belongs to; the slices of one volume are judged together.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Case:
     group: str | None = None
     report: str | None = None
     slice: int | None = None
+    volume: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,8 @@ def write_manifest(path: Path | str, cases: Iterable[Case], root: Path | str | N
     for case in cases:
         mask = _relative(case.mask, base) if case.mask else ""
         number = "" if case.slice is None else case.slice
-        row = (case.name, case.split, _relative(case.image, base), mask, case.group or "", case.report or "", number)
-        writer.writerow(row)
+        texts = (case.group or "", case.report or "", number, case.volume or "")
+        writer.writerow((case.name, case.split, _relative(case.image, base), mask, *texts))
     write_text(path, text.getvalue())
 
 
@@ -140,4 +142,5 @@ def _case(row: Row, base: Path, files_exist: bool, faults: list[str]) -> Case:
         group=row.cells.get("group") or None,
         report=row.cells.get("report") or None,
         slice=int(number) if number.isascii() and number.isdigit() else None,
+        volume=row.cells.get("volume") or None,
     )
