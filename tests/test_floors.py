@@ -18,7 +18,7 @@ FLOORS: list[set[str]] = [
     {"recipe.py", "recipe_data.py", "recipe_faults.py", "folder_recipes.py"},
     {"evaluation/metrics.py", "evaluation/surface.py", "evaluation/statistics.py", "segmentors/*"},
     {"distillers/*"},
-    {"data/*", "text/*", "weights.py", "unpickle.py"},
+    {"data/*", "text/*", "weights.py", "originals/*", "unpickle.py"},
     {"learning/*", "delivery/*", "evaluation/*"},
     {"judging.py", "packaging.py", "preparing.py", "resuming.py"},
     {"pipeline.py", "catalogue.py"},

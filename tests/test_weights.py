@@ -14,6 +14,7 @@ import torch
 
 from preceptor import weights
 from preceptor.errors import RecipeError, StorageError, UntrustedFileError
+from preceptor.originals.textguided import official_name
 from preceptor.segmentors import zoo
 from preceptor.segmentors.base import Condition
 from preceptor.storage import read_tensors, write_tensors
@@ -26,7 +27,7 @@ TEACHER = {**SHAPE, "report_tokens": [5, 4, 3]}
 def official(architecture, seed=0):
     """A small network of ours, and its state dict as the original code would have written it."""
     torch.manual_seed(seed)
-    name, _ = weights.ARCHITECTURES[architecture]
+    name = weights.ARCHITECTURES[architecture].segmentor
     options = {**(TEACHER if name == "guided" else SHAPE), "deep_supervision": architecture != "languide"}
     if architecture == "languide":
         options["variant"] = "languide"
@@ -37,7 +38,7 @@ def official(architecture, seed=0):
     part = {"textfreekd-teacher": "textfreekd_teacher_224", "textfreekd-student": "textfreekd_student_224"}
     facts = json.loads((GOLDEN / f"{part.get(architecture, 'textfreekd_teacher_224')}.json").read_text())
     keys = [key for key, _ in facts["state"]] + [key for key, *_ in facts["buffers"]]
-    state = {key: ours[weights.official_name(key)] for key in keys if weights.official_name(key) in ours}
+    state = {key: ours[official_name(key)] for key in keys if official_name(key) in ours}
     assert len(state) == len(ours)
     state["encoder.project_head.weight"] = torch.zeros(3, 3)
     state["text_encoder.model.bert.embeddings.position_ids"] = torch.zeros(1, 4, dtype=torch.int64)
@@ -107,6 +108,27 @@ def test_the_checkpoint_of_another_network_is_named():
         weights.convert({"fc.weight": torch.zeros(2)}, "languide")
     with pytest.raises(RecipeError, match=r"no such architecture[\s\S]*textfreekd-student"):
         weights.import_weights("x.ckpt", architecture="textfreekd")
+
+
+@pytest.mark.parametrize("architecture", weights.ARCHITECTURES)
+def test_every_original_says_how_it_prepares_its_pictures(architecture):
+    original = weights.ARCHITECTURES[architecture]
+    assert original.segmentor in zoo.SEGMENTORS
+    assert original.prefixes[-1] == ""
+    assert original.notes["preprocessing"].keys() == {"size", "resize", "antialias", "normalize"}
+    assert original.notes["preprocessing"]["normalize"] in ("zscore", "unit")
+
+
+def test_a_stem_is_summed_for_grey_images_and_answers_as_to_the_image_repeated():
+    network, state = official("textfreekd-student")
+    grey = weights.convert(state, "textfreekd-student", in_channels=1, deep_supervision=True)
+    assert grey.segmentor["in_channels"] == 1
+    image = torch.randn(1, 1, 64, 32)
+    torch.testing.assert_close(
+        grey.network()(image).logits, network(image.expand(-1, 3, -1, -1)).logits, rtol=1e-4, atol=1e-4
+    )
+    with pytest.raises(RecipeError, match=r"another number of channels[\s\S]*expected: +4, or 1"):
+        weights.convert(state, "textfreekd-student", in_channels=4)
 
 
 def test_missing_unknown_and_misshapen_tensors_are_all_listed():

@@ -1,11 +1,9 @@
 """Published checkpoints of the original systems, brought to our parameter names.
 
-Architectures: `textfreekd-teacher`, `textfreekd-student` (TextFreeKD, stages 1 and 2) and `languide`
-(LanGuideMedSeg). All dimensions are read from the tensors' shapes. Source of the names: specs of TextFreeKD, section 5.
+What is known of each is in `originals`; all dimensions are read from the tensors' shapes.
 """
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -18,50 +16,21 @@ import torch
 from torch import Tensor
 
 from preceptor.errors import RecipeError, StorageError, UntrustedFileError
+from preceptor.originals import textguided
+from preceptor.originals.base import Original
 from preceptor.segmentors import zoo
 from preceptor.segmentors.base import Condition, Segmentor
+from preceptor.segmentors.pretrained import fold_channels
 from preceptor.storage import read_tensors, write_tensors
 
-ARCHITECTURES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "textfreekd-teacher": ("guided", ("model_teacher.", "model.", "")),
-    "textfreekd-student": ("unguided", ("model_student.", "")),
-    "languide": ("guided", ("model.", "")),
+ARCHITECTURES: dict[str, Original] = {
+    "textfreekd-teacher": textguided.TEACHER,
+    "textfreekd-student": textguided.STUDENT,
+    "languide": textguided.LANGUIDE,
 }
-"""Name to (our segmentor, prefixes under which a checkpoint may hold it, most telling first)."""
+"""What can be imported, by name."""
 
 _UNPICKLE_SECONDS = 1800
-
-_RENAMED = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^encoder\.model\.embeddings\.", "encoder.stem."),
-        (r"^encoder\.model\.encoder\.stages\.", "encoder.stages."),
-        (r"^decoder16\.", "decoder.stages.0."),
-        (r"^decoder8\.", "decoder.stages.1."),
-        (r"^decoder4\.", "decoder.stages.2."),
-        (r"^decoder1\.conv_block\.", "decoder.head.expand."),
-        (r"^out\.conv\.conv\.", "decoder.head.classify."),
-        (r"^convds2\.", "decoder.side_heads.0."),
-        (r"^convds1\.", "decoder.side_heads.1."),
-        (r"\.guide_layer\.norm1\.", ".layer.self_norm."),
-        (r"\.guide_layer\.norm2\.", ".layer.cross_norm."),
-        (r"\.guide_layer\.(self|cross)_attn_norm1?\.", r".layer.\1_out_norm."),
-        (r"\.guide_layer\.(self|cross)_attn1?\.in_proj_", r".layer.\1_attention.in_"),
-        (r"\.guide_layer\.(self|cross)_attn1?\.out_proj\.", r".layer.\1_attention.out."),
-        (r"\.guide_layer\.scale1?$", ".layer.scale"),
-        (r"\.guide_layer\.text_project\.0\.", ".layer.mix_tokens."),
-        (r"\.guide_layer\.text_project\.2\.", ".layer.project."),
-        (r"\.decoder\.transp_conv\.conv\.", ".up.upsample."),
-        (r"\.decoder\.conv_block\.(conv[12])\.conv\.", r".up.\1."),
-        (r"\.decoder\.conv_block\.(norm[12])\.", r".up.\1."),
-    )
-]
-
-_DROPPED = re.compile(
-    r"^text_encoder\."  # reports become features before any training
-    r"|^encoder\.project_head\.|^encoder\.model\.layernorm\."  # no output depends on them
-    r"|\.(vis|txt)_pos\.pe$"  # a fixed table, computed
-)
 
 
 @dataclass(frozen=True)
@@ -69,8 +38,9 @@ class Imported:
     """A published network in our names.
 
     segmentor: keyword arguments of `segmentors.zoo.build`, JSON-like (`condition` as a dictionary or None, options
-    under `options`). tensors: the state dict. dropped: official keys that are not needed. notes: facts for the card;
-    `transposed` says that the weights expect transposed images: set the segmentor's option `transposed`, or transpose.
+    under `options`). tensors: the state dict. dropped: official keys that are not needed. notes: facts for the card,
+    see `originals.base.Original`; `transposed` says that the weights expect transposed images: set the segmentor's
+    option `transposed`, or transpose.
     """
 
     segmentor: dict[str, Any]
@@ -86,12 +56,18 @@ class Imported:
 
 
 def import_weights(
-    checkpoint: Path | str, out: Path | str | None = None, *, architecture: str, deep_supervision: bool = False
+    checkpoint: Path | str,
+    out: Path | str | None = None,
+    *,
+    architecture: str,
+    deep_supervision: bool = False,
+    in_channels: int | None = None,
 ) -> Imported:
     """Read a checkpoint of the original code (`.ckpt`, `.pth`, or safetensors) and write it to `out` as safetensors.
 
     A pickle is opened in a process of its own, weights only. The file written carries `segmentor` and `notes` as JSON
-    metadata. deep_supervision: keep the side heads. Raises UntrustedFileError for a pickle that would run code,
+    metadata. deep_supervision: keep the side heads. in_channels: of the images; 1 sums a stem over its channels, None
+    leaves what the original was given. Raises UntrustedFileError for a pickle that would run code,
     StorageError for a damaged file, RecipeError where the tensors are not of that architecture.
     """
     if architecture not in ARCHITECTURES:
@@ -99,7 +75,11 @@ def import_weights(
             "there is no such architecture", where="architecture", found=architecture, expected=", ".join(ARCHITECTURES)
         )
     imported = convert(
-        read_checkpoint(checkpoint), architecture, deep_supervision=deep_supervision, where=Path(checkpoint).name
+        read_checkpoint(checkpoint),
+        architecture,
+        deep_supervision=deep_supervision,
+        in_channels=in_channels,
+        where=Path(checkpoint).name,
     )
     if out is not None:
         metadata = {"segmentor": json.dumps(imported.segmentor), "notes": json.dumps(imported.notes)}
@@ -155,97 +135,64 @@ def _refusal(checkpoint: Path, code: int, stdout: str, stderr: str) -> StorageEr
     )
 
 
-def official_name(key: str) -> str:
-    """Our name of an official parameter (without its checkpoint prefix); unknown names come back as they are."""
-    for pattern, replacement in _RENAMED:
-        key = pattern.sub(replacement, key)
-    return key
-
-
 def convert(
-    state: Mapping[str, Tensor], architecture: str, *, deep_supervision: bool = False, where: object = "checkpoint"
+    state: Mapping[str, Tensor],
+    architecture: str,
+    *,
+    deep_supervision: bool = False,
+    in_channels: int | None = None,
+    where: object = "checkpoint",
 ) -> Imported:
     """An official state dict in our names, checked key by key and shape by shape against the network it makes.
 
-    Raises RecipeError, listing all keys at fault.
+    deep_supervision and in_channels as in `import_weights`. Raises RecipeError, listing all keys at fault.
     """
-    name, prefixes = ARCHITECTURES[architecture]
-    own = _without_prefix(state, prefixes, architecture, where)
-    dropped = [key for key in own if _DROPPED.search(key) or (key.startswith("convds") and not deep_supervision)]
-    tensors = {official_name(key): own[key].detach().clone() for key in own if key not in set(dropped)}
-    segmentor = _segmentor(tensors, name, architecture, deep_supervision, where)
+    original = ARCHITECTURES[architecture]
+    own = _part(state, architecture, where)
+    left_out = () if deep_supervision else tuple(key for key in own if key.startswith(original.side_heads))
+    channels = in_channels if in_channels is not None else original.in_channels
+    try:
+        renamed, dropped = original.rename({key: own[key] for key in own if key not in left_out})
+        tensors = {key: tensor.detach().clone() for key, tensor in renamed.items()}
+        if channels is not None:
+            tensors |= {stem: fold_channels(tensors[stem], channels, where) for stem in original.stems}
+        segmentor = {"name": original.segmentor, "condition": None, **original.arguments(tensors)}
+    except KeyError as error:
+        raise RecipeError(
+            f"the checkpoint is not a whole {architecture}", where=where, found=f"no tensor for {error.args[0]}"
+        ) from error
     _check_shapes(tensors, segmentor, architecture, where)
+    dropped = [*dropped, *left_out]
     notes = {
         "architecture": architecture,
-        "transposed": True,
-        "why_transposed": "the original code reads images as (width, height), and was trained on them",
-        "preprocessing": {"size": 224, "resize": "bicubic", "antialias": False, "normalize": "zscore"},
+        **original.notes,
         "dropped": len(dropped),
         "elsewhere": len(state) - len(own),
     }
     return Imported(segmentor, tensors, tuple(dropped), notes)
 
 
-def _without_prefix(
-    state: Mapping[str, Tensor], prefixes: tuple[str, ...], architecture: str, where: object
-) -> dict[str, Tensor]:
+def _part(state: Mapping[str, Tensor], architecture: str, where: object) -> dict[str, Tensor]:
     """The part of the checkpoint that is this architecture's, by its first prefix that fits."""
-    for prefix in prefixes:
-        layer = f"{prefix}decoder16.guide_layer."
-        if f"{layer}norm1.weight" in state:
-            guided = any(key.startswith(f"{layer}text_project.") for key in state)
-            languide = f"{layer}scale" in state
-            found = "languide" if languide else "textfreekd-teacher" if guided else "textfreekd-student"
-            if found == architecture:
-                return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-            raise RecipeError(
-                "the checkpoint holds another network",
-                where=where,
-                found=found,
-                expected=architecture,
-                remedy=f"name the architecture {found}",
-            )
+    original = ARCHITECTURES[architecture]
+    own = original.part(state)
+    if own is not None:
+        return own
+    found = next((name for name, other in ARCHITECTURES.items() if other.part(state) is not None), None)
+    if found is not None:
+        raise RecipeError(
+            "the checkpoint holds another network",
+            where=where,
+            found=found,
+            expected=architecture,
+            remedy=f"name the architecture {found}",
+        )
     raise RecipeError(
         f"the checkpoint holds no network of the architecture {architecture}",
         where=where,
-        expected=f"keys such as {prefixes[0]}decoder16.guide_layer.norm1.weight",
+        expected=f"keys such as {original.prefixes[0]}{original.telling}",
         offenders=sorted(state),
     )
-
-
-def _segmentor(
-    tensors: Mapping[str, Tensor], name: str, architecture: str, deep_supervision: bool, where: object
-) -> dict[str, Any]:
-    """What `zoo.build` needs to make a network of these shapes."""
-    try:
-        stages = [tensors[f"decoder.stages.{index}.up.upsample.weight"] for index in range(3)]
-        widths = [stages[2].shape[1], *(stage.shape[0] for stage in reversed(stages))]
-        blocks = [re.match(r"encoder\.stages\.(\d+)\.layers\.(\d+)\.", key) for key in tensors]
-        depths = [len({block[2] for block in blocks if block and block[1] == str(index)}) for index in range(4)]
-        logits, head_width = tensors["decoder.head.classify.weight"].shape[:2]
-        options: dict[str, Any] = {"widths": widths, "depths": depths, "head_width": head_width}
-        if deep_supervision:
-            options["deep_supervision"] = True
-        condition = None
-        if name == "guided":
-            mixes = [tensors[f"decoder.stages.{index}.layer.mix_tokens.weight"] for index in range(3)]
-            width = tensors["decoder.stages.0.layer.project.weight"].shape[1]
-            options["report_tokens"] = [mix.shape[0] for mix in mixes]
-            condition = {"kind": "report", "length": mixes[0].shape[1], "width": width}
-            options["variant"] = "languide" if architecture == "languide" else "textfreekd"
-        in_channels = tensors["encoder.stem.patch_embeddings.weight"].shape[1]
-    except KeyError as error:
-        raise RecipeError(
-            f"the checkpoint is not a whole {architecture}", where=where, found=f"no tensor for {error.args[0]}"
-        ) from error
-    return {
-        "name": name,
-        "size": "base",
-        "in_channels": in_channels,
-        "classes": max(int(logits), 2),
-        "condition": condition,
-        "options": options,
-    }
 
 
 def _build(segmentor: Mapping[str, Any]) -> Segmentor:

@@ -18,6 +18,7 @@ from preceptor.delivery.imports import ARCHITECTURES, import_package
 from preceptor.delivery.package import load_package
 from preceptor.delivery.predict import segment
 from preceptor.errors import RecipeError, StorageError, UntrustedFileError
+from preceptor.originals.textguided import official_name
 from preceptor.pipeline import run
 from preceptor.recipe import validate_recipe
 from preceptor.segmentors import zoo
@@ -40,7 +41,7 @@ def fill():
 
 def small(architecture):
     """A small network as the original trains it: on the arrays it is given, without any transposition."""
-    name, _ = weights.ARCHITECTURES[architecture]
+    name = weights.ARCHITECTURES[architecture].segmentor
     options = {**SHAPE}
     if name == "guided":
         options |= {"report_tokens": [5, 4, 3]}
@@ -62,7 +63,7 @@ def official(fill, tmp_path):
         if architecture == "textfreekd-student":
             facts = json.loads((GOLDEN / "textfreekd_student_224.json").read_text())
         ours = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
-        named = {key: weights.official_name(key) for key in [key for key, *_ in [*facts["state"], *facts["buffers"]]]}
+        named = {key: official_name(key) for key in [key for key, *_ in [*facts["state"], *facts["buffers"]]]}
         state = {
             key: torch.tensor(0) if name.endswith("num_batches_tracked") else torch.tensor(fill.tensor(key, ours[name]))
             for key, name in named.items()
@@ -108,7 +109,7 @@ def original_probability(network, path, report):
     return foreground[0, 0].T
 
 
-@pytest.mark.parametrize("architecture", list(weights.ARCHITECTURES))
+@pytest.mark.parametrize("architecture", list(PREFIX))
 def test_an_imported_network_answers_as_the_original_chain(architecture, official, film, tmp_path):
     network, checkpoint = official(architecture)
     package = load_package(import_package(checkpoint, tmp_path / "package", architecture))

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from preceptor.errors import RecipeError
+from preceptor.originals.textguided import official_name
 from preceptor.segmentors.base import Condition, learnable_parameters
 from preceptor.segmentors.guide_network import GuideDecoder, GuideStage
 from preceptor.segmentors.guided import Guided, GuideLayer
-from preceptor.weights import convert, official_name
+from preceptor.weights import convert
 
 REPORT = Condition("report", 24, 768)
 

@@ -5,11 +5,12 @@ import sys
 
 import torch
 
+from preceptor.originals.textguided import official_name
 from preceptor.segmentors import zoo
 from preceptor.segmentors.base import learnable_parameters
 from preceptor.segmentors.guide_network import GuideStage, SelfGuideLayer
 from preceptor.segmentors.unguided import Unguided
-from preceptor.weights import convert, official_name
+from preceptor.weights import convert
 
 
 def tokens(feature):

@@ -7,6 +7,7 @@ Source: spec of TextFreeKD, sections 2.2, 7 and 10.
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from preceptor import weights
 from preceptor.data.transforms import Preprocessing
@@ -17,20 +18,11 @@ from preceptor.text.convert import convert_encoder
 
 TEXT_ENCODER = "text-encoder"
 
-_ORIGINS = {
-    "textfreekd-teacher": "TextFreeKD's report-guided teacher (stage 1; IEEE TIM 2025, doi 10.1109/TIM.2025.3545506)",
-    "textfreekd-student": "TextFreeKD's report-free student (stage 2; IEEE TIM 2025, doi 10.1109/TIM.2025.3545506)",
-    "languide": "LanGuideMedSeg's report-guided network (MICCAI 2023)",
-}
-
 ARCHITECTURES: dict[str, str] = {
-    **_ORIGINS,
+    **{name: original.line for name, original in weights.ARCHITECTURES.items()},
     TEXT_ENCODER: "a BERT that is published as a pickle only (`pytorch_model.bin`), to name in `reports.encoder`",
 }
 """What can be imported, with one line each."""
-
-LABELS: dict[str, int | str | list[int]] = {"background": 0, "foreground": 255}
-"""The original's masks: foreground is 255, and nothing else is."""
 
 _REPORTS = (
     "The published checkpoints read reports as the last hidden state of microsoft/BiomedVLP-CXR-BERT-specialized for "
@@ -41,8 +33,8 @@ _REPORTS = (
 def import_package(checkpoint: Path | str, out: Path | str, architecture: str) -> Path:
     """Turn a checkpoint of `architecture` (see ARCHITECTURES) into a package at `out`, which it returns.
 
-    The picture is prepared as the original does: 224 x 224, bicubic without antialiasing, each channel to mean 0 and
-    deviation 1. A text encoder becomes a folder to name in a recipe, not a package.
+    The picture is prepared as the original's notes tell. A text encoder becomes a folder to name in a recipe, not a
+    package.
     Raises RecipeError for an unknown architecture or a checkpoint of another one, UntrustedFileError for a pickle that
     would run code, StorageError for a damaged or missing file.
     """
@@ -53,13 +45,16 @@ def import_package(checkpoint: Path | str, out: Path | str, architecture: str) -
     if architecture == TEXT_ENCODER:
         return convert_encoder(checkpoint, out)
     imported = weights.import_weights(checkpoint, architecture=architecture)
-    options = {**imported.segmentor["options"], "transposed": imported.notes["transposed"]}
-    imported = replace(imported, segmentor={**imported.segmentor, "options": options})
+    transposed = imported.notes.get("transposed", False)
+    if transposed:
+        options = {**imported.segmentor["options"], "transposed": True}
+        imported = replace(imported, segmentor={**imported.segmentor, "options": options})
     guided = imported.segmentor["condition"] is not None
+    remarks = {key: imported.notes[key] for key in ("why_transposed", "remarks") if key in imported.notes}
     checkpoint = Path(checkpoint)
-    card = {
+    card: dict[str, Any] = {
         "name": architecture,
-        "description": f"{_ORIGINS[architecture]}, imported from {checkpoint.name}."
+        "description": f"{ARCHITECTURES[architecture]}, imported from {checkpoint.name}."
         + (f"\n\n{_REPORTS}" if guided else ""),
         "source": "as the authors of the checkpoint state it",
         "licence": "as the authors of the checkpoint state it",
@@ -68,14 +63,27 @@ def import_package(checkpoint: Path | str, out: Path | str, architecture: str) -
             "sha256": hash_file(checkpoint),
             "architecture": architecture,
             "dropped_tensors": len(imported.dropped),
-            "why_transposed": imported.notes["why_transposed"],
+            **remarks,
         },
     }
     return save_package(
         out,
         imported.network(),
         segmentor=imported.segmentor,
-        preprocessing=Preprocessing((224, 224), imported.segmentor["in_channels"], "bicubic", False, "zscore"),
-        labels=LABELS,
+        preprocessing=_preprocessing(imported),
+        labels=_labels(imported),
         card=card,
     )
+
+
+def _preprocessing(imported: weights.Imported) -> Preprocessing:
+    settings = dict(imported.notes["preprocessing"])
+    side = settings.pop("size")
+    return Preprocessing((side, side), imported.segmentor["in_channels"], **settings)
+
+
+def _labels(imported: weights.Imported) -> dict[str, int | str | list[int]]:
+    """The original's labels where there are as many as the checkpoint has classes, else numbers for names."""
+    classes = imported.segmentor["classes"]
+    known = imported.notes.get("labels", {})
+    return known if len(known) == classes else {"background": 0, **{f"class {n}": n for n in range(1, classes)}}

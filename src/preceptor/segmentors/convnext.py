@@ -15,6 +15,7 @@ from torch.nn import functional
 from preceptor.errors import RecipeError, StorageError, UserError
 from preceptor.extras import require_extra
 from preceptor.segmentors.base import Size
+from preceptor.segmentors.pretrained import fold_channels, start_from
 from preceptor.storage import read_json, read_tensors
 
 STRIDES = (4, 8, 16, 32)
@@ -130,16 +131,7 @@ class ImageEncoder(nn.Module):
         )
         self.apply(_initialise)
         if pretrained is not None:
-            self._start_from(pretrained, pretrained_state(pretrained, in_channels, widths, depths))
-
-    def _start_from(self, source: str, state: dict[str, Tensor]) -> None:
-        own = {name: tensor.shape for name, tensor in self.state_dict().items()}
-        faults = [f"missing: {name}" for name in own if name not in state]
-        faults += [f"not known: {name}" for name in state if name not in own]
-        faults += [f"other shape: {name}" for name in own if name in state and state[name].shape != own[name]]
-        if faults:
-            raise StorageError("the pretrained weights are not complete", where=source, offenders=faults)
-        self.load_state_dict(state)
+            start_from(self, pretrained_state(pretrained, in_channels, widths, depths), pretrained)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """image: [B, in_channels, H, W]. Returns four maps [B, widths[k], H / s, W / s], s = 4, 8, 16, 32."""
@@ -190,16 +182,7 @@ def pretrained_state(
     stem = state.get("stem.patch_embeddings.weight")
     if stem is None:
         raise StorageError("the weights file holds no ConvNeXt stem", where=source, found=f"{len(tensors)} tensors")
-    if stem.shape[1] != in_channels:
-        if in_channels != 1:
-            raise RecipeError(
-                "the pretrained encoder takes another number of channels",
-                where=source,
-                found=stem.shape[1],
-                expected=f"{in_channels}, or 1",
-                remedy="set `data.channels` to what the weights take, or to 1",
-            )
-        state["stem.patch_embeddings.weight"] = stem.sum(dim=1, keepdim=True)
+    state["stem.patch_embeddings.weight"] = fold_channels(stem, in_channels, source)
     return state
 
 
