@@ -1,70 +1,98 @@
 """Which feature of the student is compared with which of the teacher, and how the two are brought to one shape."""
 
-from collections.abc import Iterable
-from typing import Literal
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from preceptor.distillers.base import full_precision
 from preceptor.errors import RecipeError
-from preceptor.segmentors.base import Segmentation, Tap
+from preceptor.segmentors.base import Group, Segmentation, Tap
 
-Align = Literal["smaller", "student", "teacher"]
+Align = Literal["smaller", "student", "teacher", "larger"]
 Interpolation = Literal["bilinear", "nearest"]
+Pairs = tuple[tuple[Tap, Tap], ...]
+
+_NEXT_BEST: dict[Group, Group] = {"preact": "encoder"}
+"""Which group stands in for one that a network lacks; for others every feature does."""
 
 
 def pair_taps(
-    student_taps: tuple[Tap, ...], teacher_taps: tuple[Tap, ...], taps: dict[str, str] | None = None
-) -> tuple[tuple[Tap, Tap], ...]:
-    """Pairs (student tap, teacher tap).
+    student_taps: tuple[Tap, ...],
+    teacher_taps: tuple[Tap, ...],
+    taps: dict[str, str] | None = None,
+    group: Group = "decoder",
+) -> Pairs:
+    """Pairs (student tap, teacher tap), in the order of the student's taps.
 
-    taps: from student tap to teacher tap. Left out, a student tap takes the teacher's tap of the same name, or else
-    the only one of its stride; student taps without a partner are left out.
-    Raises RecipeError for unknown names, for a stride that several taps share, and where no pair is left.
+    taps: from student tap to teacher tap. Left out, any two networks are paired, among their taps of `group` (where
+    either has none: of "encoder" for "preact", else among all features) by the first rule that finds a pair: taps of
+    equal names; in order, where both have equally many; for every stride that both have, the last taps of that
+    stride; the last of each.
+    Raises RecipeError for unknown names, with the nearest known one, and for a network without taps.
     """
-    students = {tap.name: tap for tap in student_taps}
-    teachers = {tap.name: tap for tap in teacher_taps}
     if taps is not None:
+        students, teachers = {tap.name: tap for tap in student_taps}, {tap.name: tap for tap in teacher_taps}
         if not taps:
-            raise RecipeError("no pair of taps is named", where="distill.taps", expected=f"some of {sorted(students)}")
+            raise RecipeError("no pair of taps is named", where="distill.taps", expected=f"some of {list(students)}")
         _refuse_unknown("student", taps.keys(), students)
         _refuse_unknown("teacher", taps.values(), teachers)
         return tuple((students[name], teachers[other]) for name, other in taps.items())
-    pairs = [(tap, teachers[tap.name]) for tap in student_taps if tap.name in teachers]
-    left = [tap for tap in student_taps if tap.name not in teachers]
-    free = [tap for tap in teacher_taps if tap.name not in students]
-    for tap in left:
-        equal = [other for other in free if other.stride == tap.stride]
-        rivals = [other for other in left if other.stride == tap.stride]
-        if len(equal) > 1 or (equal and len(rivals) > 1):
-            raise RecipeError(
-                f"several taps have the stride {tap.stride}",
-                where="distill.taps",
-                found=f"student {[t.name for t in rivals]}, teacher {[t.name for t in equal]}",
-                remedy="name the pairs: `taps: {student tap: teacher tap}`",
-            )
-        pairs += [(tap, other) for other in equal]
+    mine, theirs = _of_group(student_taps, teacher_taps, group)
+    named = {tap.name: tap for tap in theirs}
+    pairs = [(tap, named[tap.name]) for tap in mine if tap.name in named]
+    if not pairs and len(mine) == len(theirs):
+        pairs = list(zip(mine, theirs, strict=True))
     if not pairs:
+        last, others = {tap.stride: tap for tap in mine}, {tap.stride: tap for tap in theirs}
+        pairs = [(tap, others[tap.stride]) for tap in mine if tap is last[tap.stride] and tap.stride in others]
+    return tuple(pairs or [(mine[-1], theirs[-1])])
+
+
+def describe_pairs(pairs: Pairs) -> str:
+    """The pairs as text, one a line: `layer4 [512, s8] <- layer4 [2048, s8]` is student <- teacher."""
+    return "\n".join(" <- ".join(f"{tap.name} [{tap.channels}, s{tap.stride}]" for tap in pair) for pair in pairs)
+
+
+def _of_group(student: tuple[Tap, ...], teacher: tuple[Tap, ...], group: Group) -> tuple[list[Tap], list[Tap]]:
+    """The taps of the group that stands where both networks have it, else the next best, else all features."""
+    wanted: Group | None = group
+    while wanted is not None:
+        mine, theirs = ([tap for tap in taps if tap.group == wanted] for taps in (student, teacher))
+        if mine and theirs:
+            return mine, theirs
+        wanted = _NEXT_BEST.get(wanted)
+    return _features("student", student), _features("teacher", teacher)
+
+
+def _features(whose: str, taps: tuple[Tap, ...]) -> list[Tap]:
+    """All taps but logits, and but those before the ReLU where the network has others: they would count twice."""
+    features = [tap for tap in taps if tap.group in ("encoder", "decoder")] or [t for t in taps if t.group == "preact"]
+    if not features:
         raise RecipeError(
-            "student and teacher have no tap of the same name or stride",
+            f"the {whose} has no feature that could be compared",
             where="distill.taps",
-            found=f"student {_list(student_taps)}, teacher {_list(teacher_taps)}",
-            remedy="name the pairs: `taps: {student tap: teacher tap}`",
+            found=f"taps {[tap.name for tap in taps]}",
+            remedy="name taps where the network is made, or choose a distiller of logits, such as kd",
         )
-    return tuple(pairs)
+    return features
 
 
 def _refuse_unknown(whose: str, names: Iterable[str], known: dict[str, Tap]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
+        near = [match for name in unknown for match in difflib.get_close_matches(name, known, n=1, cutoff=0.4)]
         raise RecipeError(
-            f"the {whose} has no such tap", where="distill.taps", offenders=unknown, expected=f"one of {list(known)}"
+            f"the {whose} has no such tap",
+            where="distill.taps",
+            offenders=unknown,
+            expected=f"one of {list(known)}",
+            remedy=f"did you mean {', '.join(near)}?" if near else "",
         )
-
-
-def _list(taps: tuple[Tap, ...]) -> str:
-    return "[" + ", ".join(f"{tap.name} (stride {tap.stride})" for tap in taps) + "]"
 
 
 def to_one_grid(
@@ -72,15 +100,29 @@ def to_one_grid(
 ) -> tuple[Tensor, Tensor]:
     """Both [B, C, H, W] maps on one grid: bilinear, corners not aligned and not antialiased, or nearest.
 
-    align: whose height and width are kept; "smaller" keeps the smaller of each.
+    align: whose height and width are kept; "smaller" and "larger" keep the smaller and larger of each side.
     """
-    if align == "student":
-        size = tuple(student.shape[-2:])
-    elif align == "teacher":
-        size = tuple(teacher.shape[-2:])
-    else:
-        size = tuple(min(a, b) for a, b in zip(student.shape[-2:], teacher.shape[-2:], strict=True))
+    size = common_size(student, teacher, align)
     return resize(student, size, interpolation), resize(teacher, size, interpolation)
+
+
+def common_size(student: Tensor, teacher: Tensor, align: Align) -> tuple[int, int]:
+    """Height and width on which two [B, C, H, W] maps meet."""
+    mine, theirs = ((feature.shape[-2], feature.shape[-1]) for feature in (student, teacher))
+    if align == "student":
+        return mine
+    if align == "teacher":
+        return theirs
+    choose = max if align == "larger" else min
+    return choose(mine[0], theirs[0]), choose(mine[1], theirs[1])
+
+
+def check_align(align: str) -> None:
+    """Raise RecipeError for an unknown grid."""
+    if align not in get_args(Align):
+        raise RecipeError(
+            "unknown grid", where="distill.options.align", found=align, expected=f"one of {', '.join(get_args(Align))}"
+        )
 
 
 def resize(feature: Tensor, size: tuple[int, ...], interpolation: Interpolation = "bilinear") -> Tensor:
@@ -97,12 +139,23 @@ def tokens(feature: Tensor) -> Tensor:
     return feature.flatten(2).transpose(1, 2)
 
 
+@contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Weights made inside depend on `seed` alone, and the random state outside is as if nothing had been drawn.
+
+    So a student with adapters starts from the same weights as its control.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would change the accelerators' state for good
+        yield
+
+
 class FeaturePairs(nn.Module):
     """The paired features of student and teacher in float32, on one grid and, where asked, with one width.
 
-    adapt: make a 1x1 convolution with bias from the student's to the teacher's channels where these differ. The
-    adapters depend on `seed` alone; making them leaves the global random state as it was, so that a student with
-    adapters starts from the same weights as its control.
+    group: where in the networks the pairs are looked for when none are named (`pair_taps`). align: their common grid;
+    None leaves both as they are. adapt: make a 1x1 convolution from the student's to the teacher's channels where
+    these differ; its weights are drawn from `seed`.
     """
 
     def __init__(
@@ -112,36 +165,47 @@ class FeaturePairs(nn.Module):
         taps: dict[str, str] | None = None,
         *,
         adapt: bool,
-        align: Align = "smaller",
+        align: Align | None = "smaller",
+        group: Group = "decoder",
+        bias: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if align not in ("smaller", "student", "teacher"):
-            raise RecipeError(
-                "unknown grid", where="distill.options.align", found=align, expected="smaller, student or teacher"
-            )
-        self.pairs = pair_taps(student_taps, teacher_taps, taps)
-        self.align: Align = align
+        if align is not None:
+            check_align(align)
+        self.pairs = pair_taps(student_taps, teacher_taps, taps, group)
+        self.align: Align | None = align
         self.adapters = nn.ModuleDict()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn_from(seed):
             for mine, theirs in self.pairs:
                 if adapt and mine.channels != theirs.channels:
-                    self.adapters[_key(mine.name)] = nn.Conv2d(mine.channels, theirs.channels, kernel_size=1)
+                    self.adapters[module_key(mine.name)] = nn.Conv2d(mine.channels, theirs.channels, 1, bias=bias)
 
     def forward(self, student: Segmentation, teacher: Segmentation) -> dict[str, tuple[Tensor, Tensor]]:
-        """From student tap to (student, teacher), each [B, C, H, W] float32; the teacher's carry no gradient."""
+        """From student tap to (student, teacher), each [B, C, H, W] float32; the teacher's carry no gradient.
+
+        float64 stays as it is.
+        """
         result = {}
         with torch.autocast(student.logits.device.type, enabled=False):
             for mine, theirs in self.pairs:
-                one = student.features[mine.name].float()
-                two = teacher.features[theirs.name].detach().float()
-                key = _key(mine.name)
-                if key in self.adapters:
-                    one = self.adapters[key](one)
-                result[mine.name] = to_one_grid(one, two, self.align)
+                one = full_precision(student.features[mine.name])
+                two = full_precision(teacher.features[theirs.name].detach())
+                size = None if self.align is None else common_size(one, two, self.align)
+                # Adapting and resizing commute (the bilinear weights of a position sum to 1): the smaller grid is
+                # adapted, which costs less.
+                if size is not None and size[0] * size[1] <= one.shape[-2] * one.shape[-1]:
+                    one = self._adapted(mine.name, resize(one, size))
+                else:
+                    one = self._adapted(mine.name, one)
+                result[mine.name] = (one, two) if size is None else (resize(one, size), resize(two, size))
         return result
 
+    def _adapted(self, name: str, feature: Tensor) -> Tensor:
+        key = module_key(name)
+        return self.adapters[key](feature) if key in self.adapters else feature
 
-def _key(name: str) -> str:
-    return name.replace(".", "_")  # ModuleDict allows no dots
+
+def module_key(tap: str) -> str:
+    """The name of a tap as the name of a module, which may hold no dots."""
+    return tap.replace(".", "_")
