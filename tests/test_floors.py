@@ -27,7 +27,10 @@ FLOORS: list[set[str]] = [
 ]
 """From the ground up; an exact name goes before its folder."""
 
-HEAVY = {"monai", "lightning", "transformers", "pandas", "matplotlib", "scipy", "typer", "rich", "nibabel", "pydicom"}
+HEAVY = {
+    *("monai", "lightning", "transformers", "pandas", "matplotlib", "scipy", "typer", "rich"),
+    *("nibabel", "pydicom", "h5py"),
+}
 LIGHT = (
     "cli.py",
     "errors.py",

@@ -9,7 +9,10 @@ from pathlib import PurePosixPath
 
 PREFIX = "mask_"
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nii.gz", ".nii", ".dcm", ".dicom")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"),
+    *(".nii.gz", ".nii", ".dcm", ".dicom", ".h5", ".hdf5", ".npz"),
+)
 """Endings of files that can be read, in the order in which a name without its own ending is looked up."""
 
 

@@ -1,4 +1,4 @@
-"""Files to arrays: PNG, JPEG, BMP, TIFF, NIfTI (2-D, or one slice of a volume) and single-frame DICOM.
+"""Files to arrays: PNG, JPEG, BMP, TIFF, single-frame DICOM, and slices of NIfTI, HDF5 and npz files.
 
 Arrays are row-major, [H, W] or [H, W, C], in the stored type: nothing is reduced to eight bits, scaled or resized. A
 file is read as what its name says; one that holds something else, is cut short or is absurdly large is refused with an
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from preceptor.data.arrays import count_array_slices, read_array
 from preceptor.data.dicom import decode_dicom
 from preceptor.data.pairing import SUFFIXES, suffix
 from preceptor.data.pictures import decode_picture
@@ -31,8 +32,21 @@ _FORMATS = {
     ".nii.gz": "nifti",
     ".dcm": "dicom",
     ".dicom": "dicom",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".npz": "npz",
 }
-_NAMES = {"png": "PNG", "jpeg": "JPEG", "bmp": "BMP", "tiff": "TIFF", "nifti": "NIfTI", "dicom": "DICOM"}
+_NAMES = {
+    "png": "PNG",
+    "jpeg": "JPEG",
+    "bmp": "BMP",
+    "tiff": "TIFF",
+    "nifti": "NIfTI",
+    "dicom": "DICOM",
+    "hdf5": "HDF5",
+    "npz": "npz",
+}
+_ARRAYS = ("hdf5", "npz")
 
 _STARTS = (
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -44,7 +58,7 @@ _STARTS = (
     (b"MM\x00+", "tiff"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"PK\x03\x04", "a zip archive or Office document"),
-    (b"\x89HDF", "an HDF5 file"),
+    (b"\x89HDF\r\n\x1a\n", "hdf5"),
     (b"\x08\x00", "DICOM without its preamble, or raw data"),
     (b"GIF8", "a GIF picture"),
     (b"RIFF", "a WebP picture or another RIFF file"),
@@ -102,21 +116,24 @@ def read_mask(path: Path | str, slice: int | None = None) -> Picture:
 
 
 def volume_slices(path: Path | str) -> int | None:
-    """Number of slices of a volume file, None for a two-dimensional one. Reads the header of NIfTI files only."""
-    if _FORMATS.get(suffix(Path(path).name).lower()) != "nifti":
-        return None
+    """Number of slices of a volume file, None for a two-dimensional one. Reads headers only."""
     path = Path(path)
-    _refuse_misnamed(path, "nifti")
-    return _guarded(path, "nifti", lambda: count_slices(path))
+    kind = _FORMATS.get(suffix(path.name).lower(), "")
+    if kind not in ("nifti", *_ARRAYS):
+        return None
+    _refuse_misnamed(path, kind)
+    return _guarded(path, kind, lambda: count_slices(path) if kind == "nifti" else count_array_slices(path, kind))
 
 
 def _read(path: Path, slice: int | None, mask: bool) -> Picture:
     kind = _format(path)
-    if slice is not None and kind != "nifti":
-        raise DataError("only NIfTI volumes have slices", where=path, found=f"slice {slice} of a {_NAMES[kind]} file")
-    affine = orientation = None
+    if slice is not None and kind not in ("nifti", *_ARRAYS):
+        raise DataError("only volumes have slices", where=path, found=f"slice {slice} of a {_NAMES[kind]} file")
+    spacing = affine = orientation = None
     if kind == "nifti":
         pixels, spacing, affine, orientation = _guarded(path, kind, lambda: read_slice(path, slice))
+    elif kind in _ARRAYS:
+        pixels = _guarded(path, kind, lambda: read_array(path, kind, mask, slice))
     elif kind == "dicom":
         pixels, spacing = _guarded(path, kind, lambda: decode_dicom(path, mask))
     else:
@@ -167,6 +184,8 @@ def _content(path: Path) -> str:
         return "a NIfTI file without compression" if packed else "nifti"
     if start[128:132] == b"DICM":
         return "dicom"
+    if start[:4] == b"PK\x03\x04" and start[30 : 30 + int.from_bytes(start[26:28], "little")].endswith(b".npy"):
+        return "npz"
     unknown = f"unknown; it begins with {start[:8].hex(' ')}"
     return next((name for magic, name in _STARTS if start.startswith(magic)), unknown)
 
