@@ -9,7 +9,7 @@ from benchmarks.table import Row
 from preceptor.data.loading import Batch
 from preceptor.distillers import zoo as distillers
 from preceptor.learning.privilege import report
-from preceptor.learning.tasks import Distilled, FrozenTeacher
+from preceptor.learning.tasks import Distilled, FrozenTeacher, Lesson
 
 LIMIT = 1.05
 
@@ -26,7 +26,7 @@ def _distilled(setting: Setting, size: str) -> Distilled:
     """TextFreeKD's second stage: the token distance at weight 0.5, teacher and student of one size."""
     learner, master = student(setting, size), teacher(setting, size)
     distiller = distillers.build("token_l1", student_taps=learner.taps, teacher_taps=master.taps)
-    return Distilled(learner, FrozenTeacher(master, report), [(0.5, distiller)], LOSS)
+    return Distilled(learner, {"teacher": FrozenTeacher(master, report)}, [Lesson(distiller, weight=0.5)], LOSS)
 
 
 def _by_hand(setting: Setting, size: str, shown: Batch) -> Callable[[], object]:

@@ -45,7 +45,7 @@ def test_every_case_is_judged_at_its_own_size(small_recipe: dict, package: Path,
         Image.open(path).resize((50, 70), Image.Resampling.NEAREST).save(path)
     recipe = validate_recipe(small_recipe)
     cases = read_cases(recipe.data).of("test")
-    rows = Judge(recipe).rows(load_package(package), cases, 0, predictions=tmp_path / "out")
+    rows = Judge(recipe.data, recipe.evaluate).rows(load_package(package), cases, 0, predictions=tmp_path / "out")
     assert [row["case"] for row in rows] == [case.name for case in cases]
     sizes = {row["case"]: row["tp"] + row["fp"] + row["fn"] + row["tn"] for row in rows}
     assert sizes["c12"] == 50 * 70

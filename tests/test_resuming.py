@@ -6,7 +6,7 @@ import pytest
 
 from preceptor.errors import RecipeError, StorageError
 from preceptor.recipe import validate_recipe
-from preceptor.resuming import require_same_encoder, require_same_recipe, require_same_teacher
+from preceptor.resuming import require_same_encoder, require_same_recipe, require_same_teachers
 
 
 def test_the_number_of_devices_stays_and_more_workers_may_come(small_recipe: dict, tmp_path: Path) -> None:
@@ -26,10 +26,10 @@ def test_before_any_arm_has_begun_another_recipe_checks_the_data_anew(small_reci
 
 
 def test_a_student_keeps_its_teacher(tmp_path: Path) -> None:
-    require_same_teacher(tmp_path, "a" * 64)
-    require_same_teacher(tmp_path, "a" * 64)
+    require_same_teachers(tmp_path, {"teacher": "a" * 64})
+    require_same_teachers(tmp_path, {"teacher": "a" * 64})
     with pytest.raises(StorageError, match="learned from another teacher"):
-        require_same_teacher(tmp_path, "b" * 64)
+        require_same_teachers(tmp_path, {"teacher": "b" * 64})
 
 
 def test_features_of_another_encoder_are_refused_where_the_encoder_is_known() -> None:

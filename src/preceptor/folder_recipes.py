@@ -24,8 +24,7 @@ def data_of(
     """
     if not Path(source).is_dir():
         recipe = _read(source, changes)
-        guided = recipe.teacher is not None and recipe.teacher.privilege == "report"
-        return recipe.data, recipe.reports if guided else None
+        return recipe.data, recipe.reports if recipe.shows("report") else None
     data = {"root": source, "layout": layout, "labels": _labels(labels), "split": {"groups": groups}}
     recipe = _folder(data, {}, source, changes)
     return recipe.data, recipe.reports

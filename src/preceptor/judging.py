@@ -3,7 +3,7 @@
 A report-guided arm is also judged with wrong reports (`text/probes.py`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,28 +13,31 @@ import torch
 
 from preceptor.data.case import Case
 from preceptor.data.masks import decode_mask
-from preceptor.data.readers import read_image, read_mask
+from preceptor.data.readers import Geometry, read_image, read_mask
 from preceptor.delivery.package import Package, load_package
 from preceptor.delivery.predict import segment
-from preceptor.errors import UserError
+from preceptor.errors import RecipeError, UserError
 from preceptor.evaluation.cost import measure_cost
 from preceptor.evaluation.metrics import CASE_METRICS, case_metrics
 from preceptor.evaluation.scores import read_rows
+from preceptor.learning.losses import IGNORED
 from preceptor.progress import Progress, callback
-from preceptor.recipe import Recipe, SegmentorRecipe
+from preceptor.recipe import EvaluateRecipe, Recipe
 from preceptor.recipe_data import DataRecipe
 from preceptor.storage import hash_file, read_json, replacing, write_json, write_text
 from preceptor.text.features import ReportFeatures
 from preceptor.text.probes import wrong_reports
 
 Row = dict[str, Any]
+Spacing = Sequence[float] | None
 
 
 @dataclass(frozen=True)
 class Judge:
-    """How predictions are compared: the recipe's labels, mask rule and tolerance."""
+    """How predictions are compared: labels and mask rule of a data set, and the settings of judging."""
 
-    recipe: Recipe
+    data: DataRecipe
+    settings: EvaluateRecipe
 
     def rows(
         self,
@@ -46,38 +49,68 @@ class Judge:
         predictions: Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Row]:
-        """A row for each case and foreground class.
+        """A row for each case, or for each volume where the cases are slices of volumes, and foreground class.
 
         reports: what a report-guided package is shown, one for each case. predictions: folder for PNGs of
-        class indices.
+        class indices, one a slice.
         """
-        names = list(self.recipe.data.labels)
         rows: list[Row] = []
-        for index, case in enumerate(cases):
-            picture = read_image(case.image, case.slice)
-            condition = None
-            if package.needs == "report":
-                assert features is not None
-                assert reports is not None
-                condition = features.batch([reports[index]])
-            (probability,) = segment(package.network, package.preprocessing, [picture], condition)
-            predicted = probability.argmax(0).astype(np.uint8)
-            if predictions is not None:
-                write_prediction(predictions / f"{case.name}.png", predicted)
-            assert case.mask is not None
-            stored = read_mask(case.mask, case.slice).pixels
-            reference = decode_mask(stored, self.recipe.data.labels, self.recipe.data.mask_rule, case.mask)
-            for number, name in enumerate(names[1:], start=1):
-                scores = case_metrics(
-                    predicted == number,
-                    reference == number,
-                    spacing=picture.geometry.spacing,
-                    tolerance=self.recipe.evaluate.tolerance,
-                )
-                rows.append({"case": case.name, "group": case.group or "", "seed": seed, "class": name, **scores})
-            if progress is not None:
-                progress(index + 1, len(cases))
+        done = 0
+        for name, chosen in units(cases, self.settings.unit):
+            predicted, reference = [], []
+            for index in chosen:
+                case = cases[index]
+                condition = None
+                if package.needs == "report":
+                    assert features is not None
+                    assert reports is not None
+                    condition = features.batch([reports[index]])
+                picture = read_image(case.image, case.slice)
+                (probability,) = segment(package.network, package.preprocessing, [picture], condition)
+                classes = probability.argmax(0).astype(np.uint8)
+                if predictions is not None:
+                    write_prediction(predictions / f"{case.name}.png", classes)
+                assert case.mask is not None
+                stored = read_mask(case.mask, case.slice).pixels
+                predicted.append(classes)
+                reference.append(decode_mask(stored, self.data.labels, self.data.mask_rule, case.mask))
+                done += 1
+                if progress is not None:
+                    progress(done, len(cases))
+            first = cases[chosen[0]]
+            if first.volume is not None and self.settings.unit != "slice":
+                scores = self.scores(np.stack(predicted), np.stack(reference), volume_spacing(picture.geometry))
+            else:
+                scores = self.scores(predicted[0], reference[0], picture.geometry.spacing)
+            rows += [{"case": name, "group": first.group or "", "seed": seed, **row} for row in scores]
         return rows
+
+    def scores(self, predicted: np.ndarray, reference: np.ndarray, spacing: Spacing) -> Iterator[Row]:
+        """The metrics of each foreground class; pixels whose label is to be ignored count neither way."""
+        valid = reference != IGNORED
+        for number, name in enumerate(list(self.data.labels)[1:], start=1):
+            found = (predicted == number) & valid
+            yield {"class": name, **case_metrics(found, reference == number, spacing, self.settings.tolerance)}
+
+
+def volume_spacing(geometry: Geometry) -> Spacing:
+    """Millimetres from slice to slice, row to row and column to column; None where the file does not say."""
+    if geometry.affine is None:
+        return None
+    return tuple(np.linalg.norm(np.array(geometry.affine)[:3, 2::-1], axis=0).tolist())
+
+
+def units(cases: Sequence[Case], unit: str) -> list[tuple[str, list[int]]]:
+    """What one score is of: (name, indices of its cases), a volume's slices in their order."""
+    found: dict[str, list[int]] = {}
+    for index, case in enumerate(cases):
+        name = case.volume if case.volume is not None and unit != "slice" else case.name
+        found.setdefault(name, []).append(index)
+    if unit == "volume" and any(case.volume is None for case in cases):
+        raise RecipeError(
+            "the cases are no slices of volumes", where="evaluate.unit", found=unit, remedy="set evaluate.unit=auto"
+        )
+    return [(name, sorted(chosen, key=lambda i: (cases[i].slice or 0, i))) for name, chosen in found.items()]
 
 
 def judge_seed(
@@ -98,6 +131,7 @@ def judge_seed(
         "weights": hash_file(folder / "package" / "weights.safetensors"),
         "cases": [case.name for case in cases],
         "tolerance": settings.tolerance,
+        "unit": settings.unit,
         "probes": settings.probes,
     }
     mark = folder / "judged.json"
@@ -106,7 +140,7 @@ def judge_seed(
     package = load_package(folder / "package")
     reports = [case.report or "" for case in cases]
     features = features if package.needs == "report" else None
-    judge = Judge(recipe)
+    judge = Judge(recipe.data, settings)
     rows = judge.rows(package, cases, seed, features, reports, folder / "predictions", callback(progress, name))
     _write_rows(folder / "cases.csv", rows)
     probes: list[Row] = []
@@ -165,8 +199,7 @@ def evaluate_package(
             expected=", ".join(f"--label {name}={value}" for name, value in package.labels.items()),
             remedy="name each class with the value that it has in these masks",
         )
-    recipe = Recipe(name="evaluate", data=data, student=SegmentorRecipe(name=package.segmentor["name"]))
-    rows = Judge(recipe).rows(package, cases, 0, predictions=out / "predictions", progress=progress)
+    rows = Judge(data, EvaluateRecipe()).rows(package, cases, 0, predictions=out / "predictions", progress=progress)
     _write_rows(out / "cases.csv", rows)
     frame = pd.DataFrame(rows)
     groups = frame.groupby("case", sort=False)

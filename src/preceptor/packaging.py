@@ -6,13 +6,14 @@ from typing import Any
 
 from preceptor.delivery.package import load_package, save_package, update_card
 from preceptor.errors import RecipeError, StorageError
-from preceptor.learning.arm import Arm, build_network, check_same_view, preprocessing_of, segmentor_of
+from preceptor.learning.arm import build_network, check_same_view, preprocessing_of, segmentor_of
 from preceptor.recipe import Recipe
-from preceptor.storage import hash_file, read_json, read_tensors, write_json
+from preceptor.resuming import CHANGEABLE, differences
+from preceptor.storage import hash_file, read_json, read_tensors, write_bytes, write_json
 from preceptor.text.features import ReportFeatures
 
 
-def package_arm(folder: Path, recipe: Recipe, arm: Arm, seed: int, features: ReportFeatures | None) -> None:
+def package_arm(folder: Path, recipe: Recipe, arm: str, seed: int, features: ReportFeatures | None) -> None:
     """Write the best state of one arm and seed as `folder/package`."""
     segmentor = segmentor_of(recipe, arm, features)
     segmentor.pop("pretrained")
@@ -30,7 +31,7 @@ def package_arm(folder: Path, recipe: Recipe, arm: Arm, seed: int, features: Rep
         "best_epoch": done["best_epoch"],
         "licence": recipe.data.licence,
         "source": recipe.data.source,
-        "encoder": features.identity if arm == "teacher" and features else None,
+        "encoder": features.identity if features and recipe.privilege_of(arm) == "report" else None,
         "recipe": recipe.plain(),
     }
     save_package(
@@ -50,18 +51,20 @@ def is_packaged(folder: Path) -> bool:
     return description.is_file() and read_json(description)["card"].get("epochs") == done["epochs"]
 
 
-def take_teacher(source: Path, target: Path, recipe: Recipe, seed: int, features: ReportFeatures | None) -> None:
-    """Copy a teacher into `target`: of another run (same seed, else its first), or a package as it is.
+def take_teacher(
+    source: Path, target: Path, recipe: Recipe, arm: str, seed: int, features: ReportFeatures | None
+) -> None:
+    """Copy the teacher of an arm into `target`: of another run (same seed, else its first), or a package as it is.
 
     Raises StorageError where there is none, RecipeError where it would see something else than the recipe says.
     """
-    candidates = [source / "teacher" / f"seed-{seed}" / "package", *sorted(source.glob("teacher/seed-*/package"))]
-    found = next((place for place in [*candidates, source] if (place / "package.json").is_file()), None)
-    if found is None:
+    places = [*source.glob(f"{arm}/seed-{seed}"), *sorted(source.glob("teacher*/seed-*"))]
+    found = next((place / "package" for place in places if (place / "package" / "package.json").is_file()), source)
+    if not (found / "package.json").is_file():
         raise StorageError("neither a run with a trained teacher nor a package", where=source)
     package = load_package(found)
     check_same_view(recipe, package, found)
-    wanted = "report" if features is not None else "none"
+    wanted = recipe.privilege_of(arm)
     if package.needs != wanted:
         raise RecipeError(
             "the named teacher is shown something else than the recipe says",
@@ -71,7 +74,7 @@ def take_teacher(source: Path, target: Path, recipe: Recipe, seed: int, features
             remedy=f"set teacher.privilege={package.needs}",
         )
     encoder = package.card.get("encoder")
-    if features is not None and encoder and encoder != features.identity:
+    if wanted == "report" and features is not None and encoder and encoder != features.identity:
         raise RecipeError(
             "the named teacher learned to read the features of another encoder",
             where=found,
@@ -79,10 +82,58 @@ def take_teacher(source: Path, target: Path, recipe: Recipe, seed: int, features
             expected=encoder,
             remedy="set the reports section to the teacher's encoder, revision, length and width",
         )
+    _take(found, target, source, package.card)
+
+
+SHARED = ("student", "training", "data", "augment")
+"""What a control and its student must have in common: all that a recipe says but the teacher."""
+
+
+def take_control(source: Path, target: Path, recipe: Recipe, seed: int) -> None:
+    """Copy the control of the same seed from another run into `target`.
+
+    Raises StorageError where there is none, RecipeError where it was trained otherwise than this recipe's student.
+    """
+    found = source / "control" / f"seed-{seed}" / "package"
+    if not (found / "package.json").is_file():
+        remedy = "train it there first, or remove control.source"
+        raise StorageError(f"the run has no trained control of seed {seed}", where=source, remedy=remedy)
+    package = load_package(found)
+    ours, theirs = recipe.plain(), package.card.get("recipe") or {}
+    changed = [
+        line
+        for part in SHARED
+        for line in differences({part: theirs.get(part)}, {part: ours[part]})
+        if not line.startswith(CHANGEABLE)
+    ]
+    if changed:
+        raise RecipeError(
+            "the named control was trained otherwise than this student",
+            where=found,
+            offenders=changed,
+            remedy="undo the change, or remove control.source so that the control is trained here",
+        )
+    _take(found, target, source, package.card)
+
+
+def _take(found: Path, target: Path, source: Path, card: dict[str, Any]) -> None:
+    """Copy a package, and what was already judged and measured of it."""
     if (target / "package").exists() and weights_hash(target / "package") == weights_hash(found):
         return
+    trained = found.parent / "done.json"
+    facts = read_json(trained) if trained.is_file() else {"best": card.get("validation")}
+    if (found.parent / "judged.json").is_file():
+        for name in ("cases.csv", "probes.csv", "cost.json", "predictions", "judged.json"):
+            _copy(found.parent / name, target / name)
     _replace_folder(found, target / "package")
-    write_json(target / "done.json", {"source": str(source), "best": package.card.get("validation")})
+    write_json(target / "done.json", {**facts, "source": str(source)})
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        _replace_folder(source, target)
+    elif source.is_file():
+        write_bytes(target, source.read_bytes())
 
 
 def ship(found: Path, target: Path, arm: dict[str, Any], gain: dict[str, Any] | None, cases: dict[str, int]) -> None:

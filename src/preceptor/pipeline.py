@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from preceptor.data.case import Case, CaseSet, write_manifest
 from preceptor.errors import DataError, RecipeError, StorageError
@@ -23,7 +23,7 @@ from preceptor.resuming import (
     require_same_data,
     require_same_encoder,
     require_same_recipe,
-    require_same_teacher,
+    require_same_teachers,
 )
 from preceptor.storage import read_json, write_json, write_text
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from preceptor.learning.arm import ArmJob
     from preceptor.text.features import ReportFeatures
 
-Arm = Literal["teacher", "control", "student"]
 Stage = Literal["teacher", "control", "student", "evaluate"]
 STAGES: tuple[Stage, ...] = ("teacher", "control", "student", "evaluate")
 
@@ -55,8 +54,8 @@ def run(
 ) -> Outcome:
     """Run a recipe into `folder` (default: `runs/<name>`), or go on with what stands there.
 
-    only: stages to do; all when empty. changes: `a.b=value` on the recipe. Raises UserError for what a
-    user can mend.
+    only: stages to do; all when empty; "evaluate" beside arms judges these arms only.
+    changes: `a.b=value` on the recipe. Raises UserError for what a user can mend.
     """
     if isinstance(recipe, Recipe):
         recipe = validate_recipe(recipe.plain(), recipe.name, changes)
@@ -85,34 +84,33 @@ class Pipeline:
         require_same_recipe(self.folder, self.recipe)
         self.check_data()
         write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
+        asked = [arm for arm in self.recipe.arms if _stage(arm) in stages]
         for seed in self.recipe.seeds:
-            for arm in self.arms:
-                if arm in stages:
-                    self.train(arm, seed)
-        if "evaluate" not in stages:
-            return Outcome(self.folder, None, None)
-        for arm in self.arms:
-            self.judge(arm)
-        return self.summarise()
+            for arm in asked:
+                self.train(arm, seed)
+        if "evaluate" in stages:
+            for arm in asked or self.recipe.arms:
+                self.judge(arm)
+            if all((self.folder / arm / "cases.csv").exists() for arm in self.recipe.arms):
+                return self.summarise()
+        return Outcome(self.folder, None, None)
 
     def follow(self, stages: Sequence[Stage]) -> None:
         """Train along with the process of rank 0, which does everything else."""
         from preceptor.learning.following import follow
 
-        taken = self.recipe.teacher is not None and self.recipe.teacher.source
-        arms = [arm for arm in self.arms if arm in stages and not (arm == "teacher" and taken)]
+        arms = [arm for arm in self.recipe.arms if _stage(arm) in stages and not self.taken(arm)]
         follow(
             (self.place(arm, seed), self.recipe.training_of(arm), partial(self.job, arm, seed))
             for seed in self.recipe.seeds
             for arm in arms
         )
 
-    @property
-    def arms(self) -> tuple[Arm, ...]:
-        """The arms that the recipe asks for."""
-        if self.recipe.teacher is None:
-            return ("control",)
-        return ("teacher", "control", "student") if self.recipe.distill else ("teacher", "control")
+    def taken(self, arm: str) -> str | None:
+        """The run or package that an arm is taken from instead of being trained here."""
+        if arm in self.recipe.taught:
+            return self.recipe.taught[arm].source
+        return self.recipe.control.source if arm == "control" else None
 
     @cached_property
     def case_set(self) -> CaseSet:
@@ -171,7 +169,7 @@ class Pipeline:
 
     @property
     def needs_reports(self) -> bool:
-        return self.recipe.teacher is not None and self.recipe.teacher.privilege == "report"
+        return self.recipe.shows("report")
 
     @cached_property
     def features(self) -> Path | None:
@@ -210,62 +208,81 @@ class Pipeline:
         """The shelves of training and validation."""
         return self.shelf("train"), self.shelf("val")
 
-    def place(self, arm: Arm, seed: int) -> Path:
+    def place(self, arm: str, seed: int) -> Path:
         """The folder of one arm and seed."""
         return self.folder / arm / f"seed-{seed}"
 
-    def train(self, arm: Arm, seed: int) -> None:
-        """Train one arm, or take the teacher that the recipe names, and package its best state."""
+    def train(self, arm: str, seed: int) -> None:
+        """Train one arm, or take the one that the recipe names, and package its best state."""
         from preceptor.learning.arm import train_arm
         from preceptor.learning.following import opened
         from preceptor.learning.training import is_done
-        from preceptor.packaging import is_packaged, package_arm, take_teacher, weights_hash
+        from preceptor.packaging import is_packaged, package_arm, take_control, take_teacher
 
-        folder = self.place(arm, seed)
-        if arm == "teacher" and self.recipe.teacher and self.recipe.teacher.source:
-            take_teacher(Path(self.recipe.teacher.source), folder, self.recipe, seed, self.read_features())
+        folder, source = self.place(arm, seed), self.taken(arm)
+        if source and arm == "control":
+            take_control(Path(source), folder, self.recipe, seed)
+            return
+        if source:
+            take_teacher(Path(source), folder, self.recipe, arm, seed, self.read_features())
             return
         settings = self.recipe.training_of(arm)
         finished = is_done(folder, settings) and is_packaged(folder)
-        teacher = self.place("teacher", seed) / "package"
-        if arm == "student" and teacher.exists():
-            require_same_teacher(folder, weights_hash(teacher))
+        if arm == "student":
+            self.check_teachers(seed, finished)
         if finished:
             return
-        if arm == "student":
-            if not teacher.exists():
-                raise StorageError(
-                    "the student needs a trained teacher",
-                    where=teacher,
-                    remedy="run the teacher stage first (--only teacher), or set teacher.source",
-                )
-            self.warn_of_weak_teacher(seed)
         if not is_done(folder, settings):
             job = self.job(arm, seed)
             with opened(folder):
                 train_arm(job)
         package_arm(folder, self.recipe, arm, seed, self.read_features())
 
-    def job(self, arm: Arm, seed: int) -> "ArmJob":
+    def check_teachers(self, seed: int, finished: bool) -> None:
+        """Refuse other teachers than the student began with, or none; warn of weak ones before a training."""
+        from preceptor.packaging import weights_hash
+
+        places = {arm: self.place(arm, seed) / "package" for arm in self.recipe.taught}
+        missing = [place for place in places.values() if not place.exists()]
+        if missing and not finished:
+            raise StorageError(
+                "the student needs a trained teacher",
+                where=missing[0],
+                remedy="run the teacher stage first (--only teacher), or set teacher.source",
+            )
+        if not missing:
+            hashes = {arm: weights_hash(place) for arm, place in places.items()}
+            require_same_teachers(self.place("student", seed), hashes)
+        if not finished:
+            self.warn_of_weak_teachers(seed)
+
+    def job(self, arm: str, seed: int) -> "ArmJob":
         """What the training of one arm needs, all of it on disk."""
         from preceptor.learning.arm import ArmJob
 
         train, validation = self.shelves
-        teacher = self.place("teacher", seed) / "package" if arm == "student" else None
+        taught = self.recipe.taught if arm == "student" else ()
+        teachers = {teacher: self.place(teacher, seed) / "package" for teacher in taught}
         folder = self.place(arm, seed)
-        return ArmJob(self.recipe, arm, seed, folder, train, validation, self.features, teacher, self.kind)
+        return ArmJob(self.recipe, arm, seed, folder, train, validation, self.features, teachers, self.kind)
 
-    def warn_of_weak_teacher(self, seed: int) -> None:
-        """Say so when the teacher is no better than the control on validation (fault 21)."""
-        paths = [self.place(arm, seed) / "done.json" for arm in self.arms[:2]]
-        teacher, control = (read_json(path).get("best") if path.exists() else None for path in paths)
-        if teacher is not None and control is not None and teacher <= control:
-            self.progress.note(
-                f"warning: seed {seed}: the teacher's validation Dice ({teacher:.3f}) is not above the control's "
-                f"({control:.3f}); distilling it may not help"
-            )
+    def warn_of_weak_teachers(self, seed: int) -> None:
+        """Say so when a teacher is no better than the control on validation (fault 21)."""
 
-    def judge(self, arm: Arm) -> None:
+        def best(arm: str) -> float | None:
+            path = self.place(arm, seed) / "done.json"
+            return read_json(path).get("best") if path.exists() else None
+
+        control = best("control")
+        for arm in self.recipe.taught:
+            teacher = best(arm)
+            if teacher is not None and control is not None and teacher <= control:
+                self.progress.note(
+                    f"warning: seed {seed}: the validation Dice of the {arm} ({teacher:.3f}) is not above the "
+                    f"control's ({control:.3f}); distilling it may not help"
+                )
+
+    def judge(self, arm: str) -> None:
         """Judge every seed of an arm on the recipe's splits, and join the tables of the seeds."""
         from preceptor.judging import join_tables, judge_seed
 
@@ -280,7 +297,7 @@ class Pipeline:
                     where=folder,
                     remedy=f"give the command without --only, or with --only {arm}",
                 )
-            features = self.read_features() if arm == "teacher" else None
+            features = self.read_features() if self.recipe.privilege_of(arm) == "report" else None
             judge_seed(folder, self.recipe, cases, seed, features, self.progress, f"judge {arm}, seed {seed}")
         places = [self.place(arm, seed) for seed in self.recipe.seeds]
         join_tables(places, self.folder / arm)
@@ -294,7 +311,7 @@ class Pipeline:
         summary = summarise_run(
             self.folder,
             self.recipe,
-            facts={arm: self.arm_facts(arm) for arm in self.arms},
+            facts={arm: self.arm_facts(arm) for arm in self.recipe.arms},
             data={key: value for key, value in found["facts"].items() if key != "root"},
             leak=found["leak"],
             unit="mm" if found["facts"].get("spacings_mm") else "pixel",
@@ -304,7 +321,7 @@ class Pipeline:
         report = write_report(self.folder, self.case_set.root)
         return Outcome(self.folder, summary, report)
 
-    def arm_facts(self, arm: Arm) -> dict[str, Any]:
+    def arm_facts(self, arm: str) -> dict[str, Any]:
         """Cost and training of an arm: the medians of what its seeds measured, and what its network needs."""
         places = [self.place(arm, seed) for seed in self.recipe.seeds]
         costs, done = ([read_json(place / name) for place in places] for name in ("cost.json", "done.json"))
@@ -320,8 +337,13 @@ class Pipeline:
         """The package of the run: the student of the seed with the best validation Dice (the control without one)."""
         from preceptor.packaging import ship
 
-        arm: Arm = "student" if "student" in self.arms else "control"
+        arm = "student" if "student" in self.recipe.arms else "control"
         best = max(self.recipe.seeds, key=lambda seed: read_json(self.place(arm, seed) / "done.json")["best"])
         gain = summary["gains"].get("student_over_control") if arm == "student" else None
         cases = {split: len(self.cases(split)) for split in ("train", "val", "test")}
         ship(self.place(arm, best) / "package", self.folder / "package", summary["arms"][arm], gain, cases)
+
+
+def _stage(arm: str) -> Stage:
+    """The stage that an arm belongs to: all teachers are one."""
+    return "teacher" if arm.startswith("teacher") else cast(Stage, arm)

@@ -23,6 +23,7 @@ from preceptor.recipe_data import (
     Part,
     PositiveInt,
     ReportRecipe,
+    Share,
 )
 from preceptor.recipe_faults import FieldsOf, explain
 
@@ -40,10 +41,13 @@ class SegmentorRecipe(Part):
 
 
 class TrainingRecipe(Part):
-    """Optimisation of one arm. AdamW, cosine from `lr` to `min_lr` over `epochs`, early stopping on validation Dice.
+    """Optimisation of one arm, with early stopping on validation Dice.
 
+    optimizer: "adamw", or "sgd" with Nesterov-free `momentum`. schedule, from `lr` to `min_lr` over `epochs`: "cosine"
+    (stepped once an epoch), "poly" (power 0.9, at every step) or "constant".
+    loss_weights: of the loss on the logits, then on the logits of each side head, in the segmentor's order.
     batch_size: cases an optimiser step and device, before accumulation. patience: epochs without a better validation
-    Dice (0: never stop early). schedule_epochs: length of the cosine where it is not `epochs`. clip: largest gradient
+    Dice (0: never stop early). schedule_epochs: length of the schedule where it is not `epochs`. clip: largest gradient
     norm (0: none). precision "auto": bf16 where there is hardware for it.
     checkpoint_minutes: at most this much work is lost when a run is killed (0: at every step).
     """
@@ -56,10 +60,14 @@ class TrainingRecipe(Part):
     min_lr: NonNegative = 1e-6
     warmup_epochs: NonNegative = 0.0
     schedule_epochs: PositiveInt | None = None
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Share = 0.9
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
     weight_decay: NonNegative = 0.01
     patience: Annotated[int, Field(ge=0)] = 20
     clip: NonNegative = 1.0
     loss: Literal["dice_ce", "dice", "ce", "languide_dice"] = "dice_ce"
+    loss_weights: list[NonNegative] = Field(default=[1.0], min_length=1)
     monitor: Literal["dice_pooled", "dice_image_mean"] = "dice_pooled"
     precision: Literal["auto", "bf16", "float32"] = "auto"
     channels_last: bool = True
@@ -93,17 +101,34 @@ class TeacherRecipe(Part):
         return value
 
 
+class ControlRecipe(Part):
+    """The control arm, where it is not trained here: `source` is a run folder that holds one of the same recipe."""
+
+    source: str | None = None
+
+
 class DistillRecipe(Part):
-    """One distiller by name, its weight, the pairs of taps (student tap to teacher tap; None: by equal stride)."""
+    """One distiller by name, its weight, the pairs of taps (student tap to teacher tap; None: see `pair_taps`).
+
+    teacher: which of several `teachers`. preset: published settings by name, under the `options`. warmup: share of the
+    training over which the weight climbs from 0; decay: share at its end over which the weight falls to `final`.
+    """
 
     name: str
+    teacher: str | None = None
     weight: NonNegative = 1.0
+    warmup: Share = 0.0
+    decay: Share = 0.0
+    final: NonNegative = 0.0
+    preset: str | None = None
     taps: dict[str, str] | None = None
     options: dict[str, Any] = Field(default={})
 
 
 class EvaluateRecipe(Part):
     """Judging. tolerance: of the surface Dice, in mm (pixels where no spacing is known). bootstrap: resamples.
+
+    unit: what one score is of; "auto" takes whole volumes where cases are slices of volumes.
 
     margin: a teacher whose Dice falls by less than this with wrong reports is called text-blind.
     """
@@ -114,6 +139,7 @@ class EvaluateRecipe(Part):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     probes: bool = True
     margin: NonNegative = 0.01
+    unit: Literal["auto", "slice", "volume"] = "auto"
 
 
 class Recipe(Part):
@@ -125,6 +151,8 @@ class Recipe(Part):
     data: DataRecipe = DataRecipe()
     reports: ReportRecipe = ReportRecipe()
     teacher: TeacherRecipe | None = None
+    teachers: dict[str, TeacherRecipe] = Field(default={})
+    control: ControlRecipe = ControlRecipe()
     student: SegmentorRecipe
     distill: list[DistillRecipe] = Field(default=[])
     augment: AugmentRecipe = AugmentRecipe()
@@ -143,15 +171,55 @@ class Recipe(Part):
     def _consistent(self) -> "Recipe":
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: each seed once")
-        if self.distill and self.teacher is None:
+        if self.teacher is not None and self.teachers:
+            raise ValueError("teachers: give one `teacher` or several `teachers`, not both")
+        bad = [name for name in self.teachers if not re.fullmatch(r"\w+", name)]
+        if bad:
+            raise ValueError(f"teachers: a name is letters, digits and _ only; found {', '.join(bad)}")
+        if self.distill and not self.taught:
             raise ValueError("distill: a distiller needs a teacher; add a `teacher` section or remove `distill`")
+        for index, part in enumerate(self.distill):
+            if part.teacher is None and len(self.teachers) > 1:
+                raise ValueError(f"distill.{index}.teacher: say which of the teachers: {', '.join(self.teachers)}")
+            if part.teacher is not None and part.teacher not in self.teachers:
+                known = ", ".join(self.teachers) or "none, since there is one `teacher`: leave the key out"
+                raise ValueError(f"distill.{index}.teacher: there is no teacher {part.teacher!r}; known are {known}")
         return self
+
+    @property
+    def taught(self) -> dict[str, TeacherRecipe]:
+        """The teachers by the names of their arms: `teacher`, or `teacher-NAME` for each of several."""
+        if self.teacher is not None:
+            return {"teacher": self.teacher}
+        return {f"teacher-{name}": teacher for name, teacher in self.teachers.items()}
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that the recipe asks for: its teachers, the control, and the student if anything is distilled."""
+        return (*self.taught, "control", *(["student"] if self.distill else []))
+
+    def teacher_of(self, part: DistillRecipe) -> str:
+        """The arm of the teacher that a distiller learns from."""
+        return f"teacher-{part.teacher}" if part.teacher else next(iter(self.taught))
+
+    def segmentor_of(self, arm: str) -> SegmentorRecipe:
+        """The network of one arm; control and student always share theirs."""
+        return self.taught[arm].segmentor if arm in self.taught else self.student
+
+    def privilege_of(self, arm: str) -> str:
+        """What an arm is shown besides the image."""
+        return self.taught[arm].privilege if arm in self.taught else "none"
+
+    def shows(self, privilege: str) -> bool:
+        """Whether any arm is shown this privilege."""
+        return any(teacher.privilege == privilege for teacher in self.taught.values())
 
     def training_of(self, arm: str) -> TrainingRecipe:
         """The training settings of one arm; control and student always share theirs."""
-        if arm != "teacher" or self.teacher is None or not self.teacher.training:
+        changes = self.taught[arm].training if arm in self.taught else {}
+        if not changes:
             return self.training
-        return TrainingRecipe.model_validate({**self.training.model_dump(), **self.teacher.training})
+        return TrainingRecipe.model_validate({**self.training.model_dump(), **changes})
 
     def plain(self) -> dict[str, Any]:
         """The recipe as plain dictionaries and lists, every default filled in."""

@@ -1,6 +1,6 @@
 """What lets the same command go on, and what forbids it: one process a folder, the same recipe, the same data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ CHANGEABLE = (
     "training.strategy",
     "training.checkpoint_minutes",
     "teacher.source",
+    "control.source",
     "evaluate.",
     "seeds",
 )
@@ -78,19 +79,22 @@ def require_same_encoder(before: str | None, now: str | None, features: object) 
         )
 
 
-def require_same_teacher(folder: Path, weights: str) -> None:
-    """Write which teacher the student in `folder` learns from, or refuse another one. weights: hash of its file."""
+def require_same_teachers(folder: Path, weights: Mapping[str, str]) -> None:
+    """Write which teachers the student in `folder` learns from, or refuse others. weights: file hash by arm."""
     path = folder / "taught.json"
     if not path.exists():
-        write_json(path, {"teacher": weights})
-    elif (known := read_json(path)["teacher"]) != weights:
-        raise StorageError(
-            "the student learned from another teacher than the run has now",
-            where=folder,
-            found=f"weights {weights[:16]}...",
-            expected=f"weights {known[:16]}...",
-            remedy="bring the teacher back, or delete this folder to train the student anew",
-        )
+        write_json(path, dict(weights))
+        return
+    known = read_json(path)
+    for arm, found in weights.items():
+        if known.get(arm) != found:
+            raise StorageError(
+                f"the student learned from another {arm} than the run has now",
+                where=folder,
+                found=f"weights {found[:16]}...",
+                expected=f"weights {str(known.get(arm))[:16]}...",
+                remedy="bring the teacher back, or delete this folder to train the student anew",
+            )
 
 
 def fingerprints(cases: Sequence[Case]) -> dict[str, str]:

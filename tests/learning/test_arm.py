@@ -85,11 +85,12 @@ def test_a_named_package_serves_as_teacher(small_recipe: dict, tmp_path: Path) -
     pipeline.run(["teacher"])
     train, validation = pipeline.shelves
     place = pipeline.place("teacher", 0) / "package"
-    job = ArmJob(recipe, "student", 0, tmp_path / "arm", train, validation, None, place)
+    job = ArmJob(recipe, "student", 0, tmp_path / "arm", train, validation, None, {"teacher": place})
     task = build_task(job, None)
     assert isinstance(task, Distilled)
     torch.testing.assert_close(
-        task.teacher.network.state_dict(), build_network(segmentor_of(recipe, "teacher", None), 0).state_dict()
+        task.teachers["teacher"].network.state_dict(),
+        build_network(segmentor_of(recipe, "teacher", None), 0).state_dict(),
     )
 
 

@@ -14,9 +14,10 @@ from preceptor.data.shelf import Shelf, build_shelf
 from preceptor.data.transforms import Preprocessing
 from preceptor.errors import TrainingError
 from preceptor.learning.losses import segmentation_loss
+from preceptor.learning.optimization import learning_rate
 from preceptor.learning.privilege import none
 from preceptor.learning.tasks import Supervised
-from preceptor.learning.training import Training, learning_rate, make_fabric
+from preceptor.learning.training import Training, make_fabric
 from preceptor.progress import Progress
 from preceptor.recipe import TrainingRecipe
 from preceptor.recipe_data import AugmentRecipe, DataRecipe

@@ -5,10 +5,11 @@ Control and student are built by the same lines from the same seed; the one diff
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.multiprocessing.spawn import ProcessException
@@ -22,31 +23,30 @@ from preceptor.errors import Interrupted, RecipeError, TrainingError, UserError
 from preceptor.learning.launch import cluster_rank
 from preceptor.learning.losses import segmentation_loss
 from preceptor.learning.privilege import PRIVILEGES
-from preceptor.learning.tasks import Distilled, FrozenTeacher, Supervised
+from preceptor.learning.tasks import Distilled, FrozenTeacher, Lesson, Supervised
 from preceptor.learning.training import Training, make_fabric
 from preceptor.progress import Kind, Progress, make_progress
-from preceptor.recipe import Recipe, SegmentorRecipe
+from preceptor.recipe import Recipe, TrainingRecipe
 from preceptor.segmentors import zoo as segmentors
-from preceptor.segmentors.base import Condition, Segmentor
+from preceptor.segmentors.base import Condition, Segmentor, Tap
 from preceptor.storage import read_json, write_json
 from preceptor.text.features import ReportFeatures
 
-Arm = Literal["teacher", "control", "student"]
-ARMS: tuple[Arm, ...] = ("teacher", "control", "student")
+Taps = tuple[Tap, ...]
 
 
 @dataclass(frozen=True)
 class ArmJob:
-    """Everything that the training of one arm needs. Shelves and features are on disk; teacher is a package."""
+    """Everything that the training of one arm needs. Shelves and features are on disk; teachers are packages by arm."""
 
     recipe: Recipe
-    arm: Arm
+    arm: str
     seed: int
     folder: Path
     train: Shelf
     validation: Shelf
     features: Path | None = None
-    teacher: Path | None = None
+    teachers: Mapping[str, Path] = field(default_factory=dict)
     progress: Kind = "silent"
 
     @property
@@ -55,11 +55,11 @@ class ArmJob:
         return f"{self.arm}, seed {self.seed}" if len(self.recipe.seeds) > 1 else self.arm
 
 
-def segmentor_of(recipe: Recipe, arm: Arm, features: ReportFeatures | None) -> dict[str, Any]:
+def segmentor_of(recipe: Recipe, arm: str, features: ReportFeatures | None) -> dict[str, Any]:
     """The arm's network as plain values: name, size, options, in_channels, classes, condition."""
-    part: SegmentorRecipe = recipe.teacher.segmentor if arm == "teacher" and recipe.teacher else recipe.student
+    part = recipe.segmentor_of(arm)
     condition = None
-    if arm == "teacher" and recipe.teacher and recipe.teacher.privilege == "report":
+    if recipe.privilege_of(arm) == "report":
         assert features is not None
         condition = {"kind": "report", "length": features.length, "width": features.width}
     return {
@@ -91,36 +91,52 @@ def build_network(segmentor: dict[str, Any], seed: int) -> Segmentor:
 
 def build_task(job: ArmJob, features: ReportFeatures | None) -> Supervised | Distilled:
     """The arm's task with freshly drawn weights; the student's starts from the control's."""
-    recipe = job.recipe
-    loss = segmentation_loss(recipe.training_of(job.arm).loss)
+    recipe, settings = job.recipe, job.recipe.training_of(job.arm)
+    loss = segmentation_loss(settings.loss)
     network = build_network(segmentor_of(recipe, job.arm, features), job.seed)
     check_size(recipe, network)
+    check_heads(settings, network, job.arm)
     if job.arm != "student":
-        privilege = recipe.teacher.privilege if job.arm == "teacher" and recipe.teacher else "none"
+        privilege = recipe.privilege_of(job.arm)
         if privilege == "report" and network.condition is None:
             raise RecipeError(
                 "the teacher is shown reports, but its segmentor reads none",
-                where="teacher.segmentor",
+                where=f"{job.arm}.segmentor",
                 found=segmentor_of(recipe, job.arm, features)["name"],
                 remedy="choose a segmentor that takes a condition, such as guided, or set teacher.privilege=none",
             )
-        return Supervised(network, PRIVILEGES[privilege], loss)
-    assert job.teacher is not None
-    assert recipe.teacher is not None
-    package = load_package(job.teacher)
-    check_same_view(recipe, package, job.teacher)
-    teacher = FrozenTeacher(package.network, PRIVILEGES[recipe.teacher.privilege], recipe.teacher.mode)
-    parts = []
+        return Supervised(network, PRIVILEGES[privilege], loss, settings.loss_weights)
+    teachers = {arm: load_teacher(recipe, arm, place) for arm, place in job.teachers.items()}
+    taps = {arm: teacher.network.taps for arm, teacher in teachers.items()}
+    taught = lessons(recipe, network.taps, taps, job.seed)
+    return Distilled(network, teachers, taught, loss, settings.loss_weights)
+
+
+def load_teacher(recipe: Recipe, arm: str, place: Path) -> FrozenTeacher:
+    """The packaged teacher of an arm, frozen. Raises RecipeError where it would see something else than the student."""
+    package = load_package(place)
+    check_same_view(recipe, package, place)
+    return FrozenTeacher(package.network, PRIVILEGES[recipe.privilege_of(arm)], recipe.taught[arm].mode)
+
+
+def lessons(recipe: Recipe, student: Taps, teachers: Mapping[str, Taps], seed: int) -> list[Lesson]:
+    """The distillers of a recipe between the taps of the student and of each teacher's arm."""
+    names = [part.name for part in recipe.distill]
+    found = []
     for index, part in enumerate(recipe.distill):
+        arm = recipe.teacher_of(part)
         distiller = distillers.build(
             part.name,
-            student_taps=network.taps,
-            teacher_taps=package.network.taps,
+            student_taps=student,
+            teacher_taps=teachers[arm],
             taps=part.taps,
-            **{"seed": job.seed * 1_000 + index, **part.options},
+            **({"preset": part.preset} if part.preset else {}),
+            **{"seed": seed * 1_000 + index, **part.options},
         )
-        parts.append((part.weight, distiller))
-    return Distilled(network, teacher, parts, loss)
+        course = {key: getattr(part, key) for key in ("weight", "warmup", "decay", "final")}
+        prefix = f"{index}/" if names.count(part.name) > 1 else ""
+        found.append(Lesson(distiller, arm, **course, prefix=prefix))
+    return found
 
 
 def preprocessing_of(recipe: Recipe) -> Preprocessing:
@@ -136,6 +152,19 @@ def check_size(recipe: Recipe, network: Segmentor) -> None:
             where="data.image_size",
             found=" x ".join(map(str, recipe.data.size)),
             expected=f"multiples of {network.divisor}",
+        )
+
+
+def check_heads(settings: TrainingRecipe, network: Segmentor, arm: str) -> None:
+    """Raise RecipeError where side heads would learn nothing, or weights are given for heads that do not exist."""
+    given = len(settings.loss_weights) - 1
+    if given != network.side_heads:
+        raise RecipeError(
+            f"the network of the {arm} has {network.side_heads} side heads, and {given} weights are given for them",
+            where="training.loss_weights",
+            found=settings.loss_weights,
+            expected=f"{1 + network.side_heads} weights: of the logits, then of each side head",
+            remedy="for a teacher of another kind, set teacher.training.loss_weights",
         )
 
 
@@ -168,19 +197,17 @@ def check_arms(recipe: Recipe) -> None:
     """
     classes = max(2, len(recipe.data.labels))
     common = {"in_channels": recipe.data.channels, "classes": classes, "pretrained": None}
-    guided = recipe.teacher is not None and recipe.teacher.privilege == "report"
-    report = {"kind": "report", "length": recipe.reports.length, "width": recipe.reports.width} if guided else None
+    report = {"kind": "report", "length": recipe.reports.length, "width": recipe.reports.width}
+    networks = {}
     with torch.device("meta"):
-        student = build_network({**recipe.student.model_dump(), **common, "condition": None}, 0)
-        check_size(recipe, student)
-        if recipe.teacher is None:
-            return
-        teacher = build_network({**recipe.teacher.segmentor.model_dump(), **common, "condition": report}, 0)
-        check_size(recipe, teacher)
-    for part in recipe.distill:
-        distillers.build(
-            part.name, student_taps=student.taps, teacher_taps=teacher.taps, taps=part.taps, **part.options
-        )
+        for arm in recipe.arms:
+            condition = report if recipe.privilege_of(arm) == "report" else None
+            part = recipe.segmentor_of(arm).model_dump()
+            networks[arm] = build_network({**part, **common, "condition": condition}, 0)
+            check_size(recipe, networks[arm])
+            check_heads(recipe.training_of(arm), networks[arm], arm)
+    if recipe.distill:
+        lessons(recipe, networks["student"].taps, {arm: networks[arm].taps for arm in recipe.taught}, 0)
 
 
 def train_arm(job: ArmJob) -> None:
@@ -231,7 +258,8 @@ def _train(fabric: Any, job: ArmJob) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // fabric.world_size))
     progress = make_progress(job.progress) if fabric.is_global_zero else Progress()
     features = ReportFeatures(job.features) if job.features else None
-    shown = features if job.arm != "control" and _needs_reports(job) else None
+    arms = job.teachers if job.arm == "student" else (job.arm,)
+    shown = features if any(job.recipe.privilege_of(arm) == "report" for arm in arms) else None
     train = TrainingLoader(
         job.train,
         shown,
@@ -247,7 +275,3 @@ def _train(fabric: Any, job: ArmJob) -> None:
     Training(fabric, task, train, validation, settings, job.folder, job.seed, progress, job.name).run()
     if cluster_rank() is None and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # a launcher's processes keep theirs for the next arm
-
-
-def _needs_reports(job: ArmJob) -> bool:
-    return job.recipe.teacher is not None and job.recipe.teacher.privilege == "report"

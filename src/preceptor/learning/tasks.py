@@ -4,10 +4,12 @@ A task is a module whose forward takes a batch and returns a dictionary of scala
 teacher is held outside the module tree: it is in no state dict, no optimiser, and no gradient reaches it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from preceptor.data.loading import Batch
 from preceptor.distillers.base import Distiller
@@ -19,17 +21,43 @@ from preceptor.storage import hash_tensors
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+def loss_over_heads(loss: Loss, weights: Sequence[float], found: Segmentation, mask: Tensor) -> Tensor:
+    """The weighted sum of a loss on the logits and on those of each side head; a float32 scalar.
+
+    weights: of the logits, then of each side head. Labels [B, H, W] reach a side head's grid by nearest neighbour,
+    since interpolated class numbers would be other classes.
+    """
+    value = weights[0] * loss(found.logits, mask)
+    for weight, side in zip(weights[1:], found.auxiliary, strict=True):
+        value = value + weight * loss(side, at_size(mask, side))
+    return value
+
+
+def at_size(mask: Tensor, logits: Tensor) -> Tensor:
+    """The label map [B, H, W] on the grid of logits [B, C, h, w], by nearest neighbour."""
+    size = tuple(logits.shape[-2:])
+    if tuple(mask.shape[-2:]) == size:
+        return mask
+    return functional.interpolate(mask.unsqueeze(1).float(), size=size, mode="nearest").squeeze(1).long()
+
+
 class Supervised(nn.Module):
     """Segmentation loss on the privileged view of a batch: how teacher and control learn."""
 
-    def __init__(self, network: Segmentor, view: Callable[[Batch], View], loss: Loss) -> None:
+    def __init__(
+        self,
+        network: Segmentor,
+        view: Callable[[Batch], View],
+        loss: Loss,
+        weights: Sequence[float] = (1.0,),
+    ) -> None:
         super().__init__()
-        self.network, self.view, self.loss = network, view, loss
+        self.network, self.view, self.loss, self.weights = network, view, loss, tuple(weights)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """ "loss" and "segmentation", float32 scalars."""
         assert batch.mask is not None
-        value = self.loss(self.network(*self.view(batch)).logits, batch.mask)
+        value = loss_over_heads(self.loss, self.weights, self.network(*self.view(batch)), batch.mask)
         return {"loss": value, "segmentation": value.detach()}
 
 
@@ -69,36 +97,59 @@ class FrozenTeacher:
             raise TrainingError("the frozen teacher changed while the student was trained", remedy="report this defect")
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """One distiller with the name of its teacher's arm and the course of its weight over the training.
+
+    The weight climbs from 0 over the share `warmup` of the training, and falls to `final` over the share `decay` at
+    its end. (ReviewKD and DKD warm up over their first 20 epochs; ACF-BCKD lets a weight fall.) prefix: of the names
+    of its losses, where several lessons share a distiller.
+    """
+
+    distiller: Distiller
+    teacher: str = "teacher"
+    weight: float = 1.0
+    warmup: float = 0.0
+    decay: float = 0.0
+    final: float = 0.0
+    prefix: str = ""
+
+    def weight_at(self, done: float) -> float:
+        """The weight when the share `done` (0..1) of the training is over."""
+        climb = min(done / self.warmup, 1.0) if self.warmup else 1.0
+        left = min((1 - done) / self.decay, 1.0) if self.decay else 1.0
+        return climb * (self.final + (self.weight - self.final) * left)
+
+
 class Distilled(nn.Module):
-    """Segmentation loss of the student plus weighted distillation losses against a frozen teacher."""
+    """Segmentation loss of the student plus weighted distillation losses against frozen teachers.
+
+    done: the share of the training that is over, set by the trainer before each step; weights follow it.
+    """
 
     def __init__(
         self,
         network: Segmentor,
-        teacher: FrozenTeacher,
-        distillers: Sequence[tuple[float, Distiller]],
+        teachers: Mapping[str, FrozenTeacher],
+        lessons: Sequence[Lesson],
         loss: Loss,
+        weights: Sequence[float] = (1.0,),
     ) -> None:
         super().__init__()
-        self.network, self.loss = network, loss
-        self.distillers = nn.ModuleList(distiller for _, distiller in distillers)
-        self.weights = [weight for weight, _ in distillers]
-        self._teacher = (teacher,)  # a tuple hides the teacher from the module tree
-
-    @property
-    def teacher(self) -> FrozenTeacher:
-        """The teacher; not a submodule."""
-        return self._teacher[0]
+        self.network, self.loss, self.weights = network, loss, tuple(weights)
+        self.distillers = nn.ModuleList(lesson.distiller for lesson in lessons)
+        self.done = 0.0
+        self.teachers, self.lessons = dict(teachers), tuple(lessons)  # no modules, so outside the module tree
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """ "loss", "segmentation", and each distiller's losses, unweighted, as float32 scalars."""
         assert batch.mask is not None
-        shown = self.teacher(batch)
+        shown = {name: teacher(batch) for name, teacher in self.teachers.items()}
         answer = self.network(*none(batch))
-        value = self.loss(answer.logits, batch.mask)
+        value = loss_over_heads(self.loss, self.weights, answer, batch.mask)
         parts = {"segmentation": value.detach()}
-        for weight, distiller in zip(self.weights, self.distillers, strict=True):
-            losses = distiller(answer, shown, batch.mask)
-            value = value + weight * torch.stack(list(losses.values())).sum()
-            parts |= {name: part.detach() for name, part in losses.items()}
+        for lesson in self.lessons:
+            losses = lesson.distiller(answer, shown[lesson.teacher], batch.mask)
+            value = value + lesson.weight_at(self.done) * torch.stack(list(losses.values())).sum()
+            parts |= {f"{lesson.prefix}{name}": part.detach() for name, part in losses.items()}
         return {"loss": value, **parts}

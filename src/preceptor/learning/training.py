@@ -1,4 +1,4 @@
-"""The training of one arm: AdamW, cosine learning rate, clipping, early stopping, and a resume that leaves no trace.
+"""The training of one arm: optimiser, learning rate, clipping, early stopping, and a resume that leaves no trace.
 
 Devices, processes, precision and gradient synchronisation are Lightning Fabric's. The loop itself is ours for one
 reason: everything random (order, augmentation, dropout) is a pure function of (seed, epoch, case or step), so that a
@@ -22,6 +22,7 @@ from torch import nn
 from preceptor.data.loading import Batch, EvaluationLoader, TrainingLoader
 from preceptor.errors import Interrupted, RecipeError, TrainingError
 from preceptor.learning.checkpoints import load_checkpoint, load_optimizer, save_checkpoint
+from preceptor.learning.optimization import learning_rate, make_optimizer
 from preceptor.learning.tasks import Distilled, Supervised
 from preceptor.learning.trace import NoTrace, Trace, write_table
 from preceptor.learning.validation import Validation
@@ -46,19 +47,6 @@ class Position:
     seconds: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
-
-
-def learning_rate(settings: TrainingRecipe, epoch: int, share: float) -> float:
-    """Cosine from lr to min_lr, stepped once an epoch (textfreekd.md, section 7); linear warm-up within epochs.
-
-    share: how much of the epoch is done, 0..1; only the warm-up uses it.
-    """
-    now = epoch + share
-    if now < settings.warmup_epochs:
-        return settings.lr * max(now, 1e-3) / settings.warmup_epochs
-    length = settings.schedule_epochs or settings.epochs
-    cosine = 0.5 * (1 + math.cos(math.pi * min(epoch / length, 1.0)))
-    return settings.min_lr + (settings.lr - settings.min_lr) * cosine
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -129,17 +117,13 @@ class Training:
         self.stop_asked = False
         if settings.channels_last:
             task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.AdamW(
-            [p for p in task.parameters() if p.requires_grad],
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            fused=fabric.device.type in ("cpu", "cuda"),  # one pass over the weights: 0.4 of the time
-        )
+        optimizer = make_optimizer(settings, [p for p in task.parameters() if p.requires_grad], fabric.device)
         self.task, self.optimizer = fabric.setup(task, optimizer)
         if isinstance(task, Distilled):
-            task.teacher.to(fabric.device)
-            if settings.channels_last:
-                task.teacher.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for teacher in task.teachers.values():
+                teacher.to(fabric.device)
+                if settings.channels_last:
+                    teacher.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.validation = Validation(fabric, validation, self._ready)
 
     def run(self) -> Position:
@@ -153,7 +137,8 @@ class Training:
             while not self._over():
                 self._epoch()
         if isinstance(self.bare, Distilled):
-            self.bare.teacher.check_unchanged()
+            for teacher in self.bare.teachers.values():
+                teacher.check_unchanged()
         if self.fabric.is_global_zero:
             self._write_done()
         self.fabric.barrier()
@@ -204,6 +189,8 @@ class Training:
         at, settings = self.position, self.settings
         first = at.batch - 1 - (at.batch - 1) % settings.accumulate
         share = 1 / min(settings.accumulate, total - first)
+        if isinstance(self.bare, Distilled):
+            self.bare.done = (at.epoch + first / total) / settings.epochs
         with self.fabric.no_backward_sync(self.task, enabled=not closes):
             losses = self.task(self._ready(batch))
             self.fabric.backward(losses["loss"] * share)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from preceptor.data.loading import Batch, EvaluationLoader
+from preceptor.learning.losses import IGNORED
 from preceptor.learning.tasks import Distilled, Supervised
 from preceptor.segmentors.base import probabilities
 
@@ -61,9 +62,15 @@ class Validation:
 
 
 def overlap_counts(logits: torch.Tensor, mask: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per case and class, in float64 [B, C]: pixels in both, and pixels of prediction plus reference."""
+    """Per case and class, in float64 [B, C]: pixels in both, and pixels of prediction plus reference.
+
+    Pixels whose label is to be ignored count neither way.
+    """
     predicted = probabilities(logits).argmax(1)
-    one_hot = [torch.nn.functional.one_hot(m.long(), classes).flatten(1, 2) for m in (predicted, mask)]
-    inter = (one_hot[0] * one_hot[1]).sum(1)
-    size = one_hot[0].sum(1) + one_hot[1].sum(1)
-    return inter.double().cpu(), size.double().cpu()
+    valid = mask != IGNORED
+    inter, size = (torch.zeros(len(mask), classes, dtype=torch.float64) for _ in range(2))
+    for index in range(classes):
+        found, wanted = (predicted == index) & valid, mask == index
+        inter[:, index] = (found & wanted).sum((1, 2)).cpu()
+        size[:, index] = (found.sum((1, 2)) + wanted.sum((1, 2))).cpu()
+    return inter, size
