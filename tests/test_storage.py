@@ -251,3 +251,11 @@ def test_defects_of_the_caller_keep_their_own_error(tmp_path):
     with pytest.raises(TypeError):
         storage.write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)}, {"note": 3})  # type: ignore[dict-item]
     assert names(tmp_path) == []
+
+
+def test_scratch_leaves_nothing_and_tells_of_a_full_disk(tmp_path):
+    with storage.scratch(tmp_path / "new") as file:
+        file.write(b"x" * 9)
+        assert list((tmp_path / "new").iterdir()) == []
+    with pytest.raises(StorageError, match="No space left"), storage.scratch(tmp_path):
+        raise OSError(28, "No space left on device")

@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from preceptor.errors import StorageError, UntrustedFileError
 
@@ -97,6 +97,20 @@ def replacing_folder(path: Path | str, marker: str) -> Iterator[Path]:
         raise _cannot_write(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch(folder: Path | str) -> Iterator[IO[bytes]]:
+    """Give an open file on the disk of `folder`, which is made; the file has no name and is gone when it is closed.
+
+    Raises StorageError where the disk is full or the folder cannot be written.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            yield file
+    except OSError as error:
+        raise _cannot_write(Path(folder), error) from error
 
 
 def _beside(path: Path) -> Path:

@@ -8,7 +8,13 @@ import pytest
 
 from preceptor.data import volumes
 from preceptor.data.readers import read_image, read_mask, volume_slices
-from preceptor.data.volumes import to_stored, write_label_volume
+from preceptor.data.volumes import (
+    to_stored,
+    volume_grid,
+    volume_spacing,
+    write_image_volume,
+    write_label_volume,
+)
 from preceptor.errors import DataError
 
 SPACING = (0.5, 0.75, 2.0)
@@ -132,3 +138,48 @@ def test_real_volumes_in_two_orientations(real_data):
         assert picture.geometry.affine == labels.geometry.affine
         columns = np.nonzero(labels.pixels == liver)[1]
         assert columns.mean() < picture.pixels.shape[1] / 2  # the liver is on the left of the picture
+
+
+@pytest.mark.parametrize("codes", [("R", "A", "S"), ("P", "I", "R"), ("S", "L", "A")], ids="".join)
+def test_spacing_and_grid_are_told_in_the_order_of_the_view(tmp_path, codes):
+    path = write(tmp_path / "a.nii.gz", codes=codes)
+    assert volume_spacing(path) == pytest.approx((2.0, 0.75, 0.5))
+    grid, affine = volume_grid(path)
+    assert grid == (4, 7, 5)
+    assert affine == read_image(path, 0).geometry.affine
+
+
+def test_files_without_spacing_have_none(tmp_path):
+    assert volume_spacing(tmp_path / "a.h5") is None
+    assert volume_spacing(tmp_path / "a.png") is None
+
+
+@pytest.mark.parametrize("spacing", [None, (5.0, 1.5, 1.25)])
+def test_slices_become_a_volume_that_is_read_as_them(tmp_path, spacing):
+    slices = np.random.default_rng(0).normal(size=(3, 6, 4)).astype(np.float32)
+    write_image_volume(tmp_path / "v.nii.gz", slices, spacing)
+    assert volume_slices(tmp_path / "v.nii.gz") == 3
+    read = np.stack([read_image(tmp_path / "v.nii.gz", at).pixels for at in range(3)])
+    np.testing.assert_array_equal(read, slices)
+    assert volume_spacing(tmp_path / "v.nii.gz") == (spacing or (1.0, 1.0, 1.0))
+    write_label_volume(tmp_path / "m.nii.gz", list(slices > 0), tmp_path / "v.nii.gz")
+    read = np.stack([read_mask(tmp_path / "m.nii.gz", at).pixels for at in range(3)])
+    np.testing.assert_array_equal(read, slices > 0)
+
+
+def test_slices_of_a_file_without_geometry_are_stored_as_they_are(tmp_path):
+    slices = np.arange(24, dtype=np.int64).reshape(2, 3, 4)
+    write_label_volume(tmp_path / "m.nii", slices, tmp_path / "v.h5")
+    assert np.stack([read_mask(tmp_path / "m.nii", at).pixels for at in range(2)]).tolist() == slices.tolist()
+    assert nib.load(tmp_path / "m.nii").header.get_xyzt_units()[0] == "unknown"
+
+
+def test_threads_that_read_one_volume_decode_it_once(tmp_path, monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    path, opened = write(tmp_path / "a.nii.gz"), []
+    real = volumes._open
+    monkeypatch.setattr(volumes, "_open", lambda file: opened.append(file) or real(file))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda at: volumes.read_slice(path, at), range(4)))
+    assert len(opened) == 1

@@ -221,6 +221,71 @@ def test_volume_gives_a_volume_in_the_very_same_axes(bright, tmp_path, codes, en
     assert table(tmp_path / "out")[0]["slices"] == "16"
 
 
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "ASL", "SRP", "IPL"])
+def test_stored_order_of_axes_does_not_change_the_anatomy(bright, tmp_path, codes):
+    """One body, stored in several orders and flips: what is predicted is the same at every place in space."""
+    noise = np.random.default_rng(0).normal(0, 1, (12, 10, 6)).cumsum(0).cumsum(1).astype(np.float32)
+    affine = np.array([[0.8, 0.1, 0, -9], [-0.1, 0.8, 0, 4], [0, 0, 3.0, 20], [0, 0, 0, 1]])
+    plain = nibabel.Nifti1Image(noise, affine)
+    change = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt(codes)
+    )
+    (tmp_path / "images").mkdir()
+    plain.to_filename(tmp_path / "images" / "plain.nii.gz")
+    plain.as_reoriented(change).to_filename(tmp_path / "images" / "turned.nii.gz")
+    predict_files(bright(size=(10, 12)), [tmp_path / "images"], tmp_path / "out", probabilities=True)
+    for folder in (tmp_path / "out", tmp_path / "out" / "probabilities"):
+        expected, found = (nibabel.load(folder / f"{name}.nii.gz") for name in ("plain", "turned"))
+        assert "".join(nibabel.aff2axcodes(found.affine)) == codes
+        back = nibabel.as_closest_canonical(found)
+        assert np.allclose(back.affine, expected.affine)
+        assert np.array_equal(back.get_fdata(), expected.get_fdata())
+        assert 0 < (expected.get_fdata() > 0).mean() < 1
+
+
+def test_overlay_of_a_volume_is_one_picture_of_some_slices(bright, tmp_path):
+    stored = np.random.default_rng(0).integers(0, 99, (8, 6, 20)).astype(np.int16)
+    nibabel.Nifti1Image(stored, np.eye(4)).to_filename(tmp_path / "v.nii.gz")
+    predict_files(bright(), [tmp_path / "v.nii.gz"], tmp_path / "out", overlays=True)
+    assert read_image(tmp_path / "out" / "overlays" / "v.png").pixels.shape == (18, 24, 3)
+    report = predict_files(bright(), [tmp_path / "v.nii.gz"], tmp_path / "out", overlays=True)
+    assert len(report.kept) == 1
+
+
+def test_memory_does_not_grow_with_the_probabilities_of_a_volume(bright, tmp_path, monkeypatch):
+    stored = np.random.default_rng(0).integers(0, 99, (8, 6, 24)).astype(np.int16)
+    nibabel.Nifti1Image(stored, np.eye(4)).to_filename(tmp_path / "v.nii.gz")
+    prepared = []
+    run = predict._Runner.__call__
+    monkeypatch.setattr(
+        predict._Runner,
+        "__call__",
+        lambda self, images, *rest: prepared.append(len(images)) or run(self, images, *rest),
+    )
+    labels = {"background": 0, "a": 1, "b": 2}
+    predict_files(bright(labels), [tmp_path / "v.nii.gz"], tmp_path / "out", batch_size=5, probabilities=True)
+    assert prepared == [5, 5, 5, 5, 4, 0]
+    found = nibabel.load(tmp_path / "out" / "probabilities" / "v.nii.gz")
+    assert found.shape == (8, 6, 24, 3)
+    assert np.abs(found.get_fdata().sum(-1) - 1).max() < 1e-4
+    assert sorted(path.name for path in (tmp_path / "out" / "probabilities").iterdir()) == ["v.nii.gz"]
+
+
+@pytest.mark.parametrize("depth", [None, 3])
+def test_arrays_give_a_volume_of_their_own_slices(bright, tmp_path, depth):
+    h5py = pytest.importorskip("h5py")
+    pixels = np.stack([halves().astype(np.float32)] * (depth or 1))
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file["image"] = pixels if depth else pixels[0]
+    report = predict_files(bright(size=(24, 20)), [tmp_path / "v.h5"], tmp_path / "out", probabilities=True)
+    assert report.done == [tmp_path / "out" / "v.nii.gz"]
+    for at in range(depth or 1):
+        mask = read_mask(report.done[0], at if depth else None).pixels
+        assert np.array_equal(mask == 255, halves() > 100)
+    assert nibabel.load(tmp_path / "out" / "probabilities" / "v.nii.gz").shape == (20, 24, depth or 1, 2)
+    assert "states none" in table(tmp_path / "out")[0]["note"]
+
+
 def test_real_volumes_come_back_in_their_geometry(bright, tmp_path, real_data):
     paths = [real_data / "nifti-samples" / f"{name}.nii.gz" for name in ("ct", "mr")]
     report = predict_files(bright(size=(32, 32)), paths, tmp_path / "out")

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from preceptor.data.readers import read_image, read_mask, volume_slices
+from preceptor.data.volumes import write_label_volume
 from preceptor.delivery import writers
 from preceptor.errors import DataError
 
@@ -104,7 +105,7 @@ def test_png_refuses_what_it_cannot_hold_and_tiff_takes_it(tmp_path):
 def test_volume_goes_back_into_its_own_axes(tmp_path, orientation, ending):
     path, mask = tmp_path / f"v{ending}", tmp_path / f"m{ending}"
     stored = volume(path, ORIENTATIONS[orientation])
-    writers.write_volume(mask, (slices_of(path) > 250).astype(np.uint8), np.array([0, 255], np.uint8), path)
+    write_label_volume(mask, (slices_of(path) > 250).astype(np.uint8), path, np.array([0, 255], np.uint8))
     found, source = nibabel.load(mask), nibabel.load(path)
     assert np.array_equal(np.asanyarray(found.dataobj), np.where(stored > 250, 255, 0))
     assert found.get_data_dtype() == np.uint8
@@ -121,7 +122,7 @@ def test_volume_mask_carries_no_text_of_its_image(tmp_path):
     volume(path, ORIENTATIONS["RAS"])
     assert b"Jane" in path.read_bytes()
     assert b"May" in path.read_bytes()
-    writers.write_volume(tmp_path / "m.nii", np.zeros((4, 5, 6), np.uint8), np.array([0, 1], np.uint8), path)
+    write_label_volume(tmp_path / "m.nii", np.zeros((4, 5, 6), np.uint8), path)
     content = (tmp_path / "m.nii").read_bytes()
     assert b"Jane" not in content
     assert b"May" not in content
@@ -135,7 +136,7 @@ def test_shape_and_version_of_the_file_are_kept(tmp_path, shape, kind):
     stored = volume(path, ORIENTATIONS["LPS"], shape, kind)
     count = volume_slices(path)
     slices = slices_of(path) if count else read_image(path).pixels[None]
-    writers.write_volume(mask, (slices > 250).astype(np.uint8), np.array([0, -3], np.int16), path)
+    write_label_volume(mask, (slices > 250).astype(np.uint8), path, np.array([0, -3], np.int16))
     found = nibabel.load(mask)
     assert isinstance(found, kind)
     assert np.array_equal(np.asanyarray(found.dataobj), np.where(stored > 250, -3, 0))
@@ -148,7 +149,7 @@ def test_scaled_image_gives_an_unscaled_mask(tmp_path):
     image.to_filename(path)
     assert nibabel.load(path).dataobj.slope != 1
     classes = (slices_of(path) > 0.5).astype(np.uint8)
-    writers.write_volume(mask, classes, np.array([0, 200], np.uint8), path)
+    write_label_volume(mask, classes, path, np.array([0, 200], np.uint8))
     assert np.unique(nibabel.load(mask).get_fdata()).tolist() == [0, 200]
 
 
@@ -157,8 +158,9 @@ def test_probability_volume_reads_as_probabilities_in_the_image_axes(tmp_path, o
     path, result = tmp_path / "v.nii.gz", tmp_path / "p.nii.gz"
     stored = volume(path, ORIENTATIONS[orientation])
     foreground = slices_of(path) / 500
-    packed = writers.packed(np.stack([1 - foreground, foreground], axis=1).astype(np.float32))
-    writers.write_probability_volume(result, packed, path)
+    with writers.probability_volume(result, path) as add:
+        for chance in foreground.astype(np.float32):
+            add(np.stack([1 - chance, chance]))
     found = nibabel.load(result)
     assert found.shape == (6, 5, 4, 2)
     assert np.abs(found.get_fdata()[..., 1] - stored / 500).max() < 1e-5
@@ -169,7 +171,7 @@ def test_packed_volume_is_the_same_bytes_every_time(tmp_path):
     path = tmp_path / "v.nii.gz"
     volume(path, ORIENTATIONS["RAS"])
     for name in ("a.nii.gz", "b.nii.gz"):
-        writers.write_volume(tmp_path / name, np.zeros((4, 5, 6), np.uint8), np.array([0, 1], np.uint8), path)
+        write_label_volume(tmp_path / name, np.zeros((4, 5, 6), np.uint8), path)
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
     assert len(gzip.decompress((tmp_path / "a.nii.gz").read_bytes())) == 352 + 120
 
@@ -180,7 +182,7 @@ def test_real_volumes_go_there_and_back(tmp_path, real_data):
         count = volume_slices(reference)
         assert count is not None
         slices = np.stack([read_mask(reference, index).pixels for index in range(count)])
-        writers.write_volume(tmp_path / "m.nii.gz", slices, np.arange(256).astype(np.uint8), image)
+        write_label_volume(tmp_path / "m.nii.gz", slices, image)
         found, expected = nibabel.load(tmp_path / "m.nii.gz"), nibabel.load(reference)
         assert np.array_equal(np.asanyarray(found.dataobj), np.asanyarray(expected.dataobj))
         assert np.array_equal(found.affine, nibabel.load(image).affine)
@@ -216,3 +218,18 @@ def test_large_overlay_has_an_outline_that_can_be_seen(tmp_path):
     writers.write_png(tmp_path / "o.png", result)
     with Image.open(tmp_path / "o.png") as image:
         assert image.size == (1200, 1200)
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(1, [0]), (4, [0, 1, 2, 3]), (9, list(range(9))), (18, [1, 3, 5, 7, 9, 11, 13, 15, 17])]
+)
+def test_montage_shows_slices_from_all_parts_of_a_volume(count, shown):
+    assert writers.shown_slices(count) == shown
+
+
+def test_montage_is_as_square_as_can_be_and_keeps_the_order():
+    tiles = [np.full((2, 3, 3), value, np.uint8) for value in (10, 20, 30, 40, 50)]
+    montage = writers.draw_montage(tiles)
+    assert montage.shape == (4, 9, 3)
+    assert montage[::2, ::3, 0].tolist() == [[10, 20, 30], [40, 50, 0]]
+    assert np.array_equal(writers.draw_montage(tiles[:1]), tiles[0])

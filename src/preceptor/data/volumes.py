@@ -7,16 +7,20 @@ from anterior to posterior and columns from the patient's right to left, as radi
 are counted backwards and sagittal ones leftwards, both with rows from head to feet.
 """
 
+import contextlib
 import functools
 import gzip
 import os
+import threading
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from preceptor.data.pairing import suffix
 from preceptor.errors import DataError
-from preceptor.storage import write_bytes
+from preceptor.storage import replacing
 
 VOXEL_LIMIT = 2**30
 """Largest volume that is read, in voxels (for example 512 x 512 x 4096)."""
@@ -28,6 +32,8 @@ _VIEWS = {"S": "LPS", "A": "LIP", "R": "PIL"}
 """Axis of the slices (its positive end) to the directions in which columns, rows and slices are counted."""
 
 Affine = tuple[tuple[float, ...], ...]
+
+_LOADING = threading.Lock()
 
 
 def count_slices(path: Path) -> int | None:
@@ -45,7 +51,8 @@ def read_slice(path: Path, slice: int | None) -> tuple[np.ndarray, tuple[float, 
     The last volumes stay decoded, so that reading slice after slice decodes each file once.
     """
     status = os.stat(path)
-    slices, affine, orientation = _load(path, status.st_mtime_ns, status.st_size)
+    with _LOADING:  # threads that want slices of one volume wait for the first of them to decode it
+        slices, affine, orientation = _load(path, status.st_mtime_ns, status.st_size)
     count = len(slices)
     if slice is None and count > 1:
         expected = f"a slice from 0 to {count - 1}"
@@ -56,34 +63,143 @@ def read_slice(path: Path, slice: int | None) -> tuple[np.ndarray, tuple[float, 
     return np.ascontiguousarray(slices[slice or 0]), (row, column), affine, orientation
 
 
-def write_label_volume(path: Path | str, slices: np.ndarray, like: Path | str) -> None:
-    """Write class indices `slices` [D, H, W] (or [H, W]), as read from `like`, in that file's own axes and affine.
+def volume_spacing(path: Path | str) -> tuple[float, float, float] | None:
+    """Distances (slice, row, column) in mm between the centres of neighbouring voxels, in the view's own order.
 
-    The result is uint8 NIfTI, packed where the name ends with .gz. Raises DataError where the shapes differ.
+    From the header alone. None for files other than NIfTI, which state no distance between slices.
     """
-    path, like = Path(path), Path(like)
+    path = Path(path)
+    if not _is_nifti(path):
+        return None
+    affine = _view(path, _open(path))[3]
+    column, row, slice = (float(size) for size in np.linalg.norm(np.array(affine)[:3, :3], axis=0))
+    return slice, row, column
+
+
+def volume_grid(path: Path) -> tuple[tuple[int, int, int], Affine]:
+    """((slices, rows, columns), affine of the view) of a NIfTI file, from its header alone."""
+    _, stored, view, affine = _view(path, source := _open(path))
+    shape = _shape(path, source.shape)
+    by_direction = {int(axis): size for (axis, _), size in zip(stored, shape, strict=True)}
+    columns, rows, slices = (by_direction[int(axis)] for axis, _ in view)
+    return (slices, rows, columns), affine
+
+
+def write_label_volume(
+    path: Path | str,
+    slices: np.ndarray | Sequence[np.ndarray],
+    like: Path | str,
+    values: np.ndarray | None = None,
+) -> None:
+    """Write class indices, [D, H, W], [H, W] or a list of [H, W] in slice order, as `like` has them when it is read.
+
+    values: [C], what is stored for each class; the index itself where left out, and for colours [C, 3]. The result is
+    NIfTI in the order of axes, affine and shape of `like`, packed where the name ends with .gz, without the free texts
+    of its header. Of files other than NIfTI, the slices are stored as they are with a distance of 1.
+    Raises DataError where the shapes differ.
+    """
+    classes = slices if isinstance(slices, np.ndarray) else np.stack(list(slices))
+    stored = to_stored(classes, like)
+    if values is not None and values.ndim == 1:
+        stored = values[stored]
+    elif stored.dtype == bool or stored.size == 0 or stored.max() < 256:
+        stored = stored.astype(np.uint8)
+    _write(Path(path), Path(like), stored.shape, stored.dtype, [stored])
+
+
+def write_probability_volume(path: Path | str, slices: np.ndarray, like: Path | str) -> None:
+    """Write probabilities [D, C, H, W], uint16 in units of 1/65535, as NIfTI [X, Y, Z, C] in the geometry of `like`.
+
+    The header's slope makes readers return 0..1; NIfTI has no half precision. One class is turned at a time, so that
+    an array on the disk need not fit the memory.
+    """
+    like = Path(like)
+    shape = (*to_stored(slices[:, 0], like).shape, slices.shape[1])
+    classes = (to_stored(slices[:, index], like) for index in range(slices.shape[1]))
+    _write(Path(path), like, shape, np.dtype(np.uint16), classes, slope=1 / 65535)
+
+
+def write_image_volume(path: Path | str, slices: np.ndarray, spacing: tuple[float, float, float] | None = None) -> None:
+    """Write pixels [D, H, W] as NIfTI that is read as these very slices, in their type.
+
+    spacing: (slice, row, column) in mm; 1 without unit where left out.
+    """
+    stored = np.transpose(slices, (2, 1, 0))
+    _write_nifti(Path(path), _plain_header(spacing), stored.shape, stored.dtype, [stored])
+
+
+def _write(
+    path: Path, like: Path, shape: tuple[int, ...], kind: np.dtype, parts: Iterable[np.ndarray], slope: float = 1.0
+) -> None:
+    if not _is_nifti(like):
+        _write_nifti(path, _plain_header(None), shape, kind, parts, slope)
+        return
     source = _open(like)
-    stored = to_stored(slices, like)
     header = source.header.copy()
-    header.set_data_dtype(np.uint8)
-    header.set_slope_inter(1, 0)
-    result = type(source)(stored.reshape(source.shape), source.affine, header)
-    content = result.to_bytes()
-    write_bytes(path, gzip.compress(content, 6, mtime=0) if path.name.lower().endswith(".gz") else content)
+    # Free texts and extensions may name the patient, and the display range is that of the image.
+    for field in ("descrip", "aux_file", "db_name", "intent_name"):
+        if field in header:
+            header[field] = b""
+    header["cal_min"] = header["cal_max"] = 0
+    header.extensions.clear()
+    flat = len(shape) == 3 and np.prod(shape) == np.prod(source.shape)
+    _write_nifti(path, header, tuple(source.shape) if flat else shape, kind, parts, slope)
 
 
-def to_stored(slices: np.ndarray, like: Path) -> np.ndarray:
-    """Slices [D, H, W] (or [H, W]) of the view of `like` as an array in that file's own order of axes."""
+def _plain_header(spacing: tuple[float, float, float] | None) -> Any:
+    """A header whose stored axes are columns to the left, rows to the back, and slices upwards: the axial view."""
+    from nibabel.nifti1 import Nifti1Header
+
+    slice, row, column = spacing or (1.0, 1.0, 1.0)
+    header = Nifti1Header()
+    header.set_data_shape((1, 1, 1))
+    header.set_sform(np.diag([-column, -row, slice, 1.0]), code=1)
+    header.set_qform(np.diag([-column, -row, slice, 1.0]), code=1)
+    header.set_xyzt_units("mm" if spacing else "unknown")
+    return header
+
+
+def _write_nifti(
+    path: Path, header: Any, shape: tuple[int, ...], kind: np.dtype, parts: Iterable[np.ndarray], slope: float = 1.0
+) -> None:
+    """Write parts [X, Y, Z], in NIfTI's order of voxels, one after the other behind the header."""
+    zooms = header.get_zooms()
+    header.set_data_shape(shape)
+    header.set_data_dtype(kind)
+    header.set_zooms((*zooms, *[1.0] * len(shape))[: len(shape)])
+    header["vox_offset"] = 0  # the header sets the least that is needed
+    header.set_slope_inter(slope, 0)
+    order = header.get_data_dtype()
+    with replacing(path) as temporary, open(temporary, "wb") as raw, contextlib.ExitStack() as stack:
+        file: Any = raw
+        if path.name.lower().endswith(".gz"):
+            file = stack.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0))
+        header.write_to(file)
+        for part in parts:
+            file.write(part.astype(order, copy=False).tobytes(order="F"))
+
+
+def to_stored(slices: np.ndarray, like: Path | str) -> np.ndarray:
+    """Slices [D, H, W] (or [H, W]) of the view of `like` as an array [X, Y, Z] in that file's own order of axes.
+
+    Raises DataError where they do not fit a NIfTI file; of other files, they become [W, H, D].
+    """
     from nibabel.orientations import apply_orientation, ornt_transform
 
-    source = _open(like)
-    shape, affine = _shape(like, source.shape), _affine(source)
-    stored, view = _orientations(like, shape, affine)
+    like = Path(like)
     volume = np.transpose(slices if slices.ndim == 3 else slices[None], (2, 1, 0))
+    if not _is_nifti(like):
+        return volume
+    source = _open(like)
+    shape, stored, view, _ = _view(like, source)
     result = apply_orientation(volume, ornt_transform(view, stored))
     if result.shape != shape:
         raise DataError("the slices do not fit the volume", where=like, found=result.shape, expected=shape)
-    return np.ascontiguousarray(result)
+    return result
+
+
+def _is_nifti(path: Path) -> bool:
+    return suffix(path.name).lower() in (".nii", ".nii.gz")
 
 
 def _open(path: Path) -> Any:
@@ -104,22 +220,28 @@ def _affine(source: Any) -> np.ndarray:
 @functools.lru_cache(maxsize=2)
 def _load(path: Path, changed: int, size: int) -> tuple[np.ndarray, Affine, str]:
     """(slices [D, H, W], affine of the view, stored orientation). The arguments beside `path` only key the cache."""
-    from nibabel.orientations import apply_orientation, inv_ornt_aff, ornt2axcodes, ornt_transform
+    from nibabel.orientations import apply_orientation, ornt2axcodes, ornt_transform
 
     source = _open(path)
-    shape, affine = _shape(path, source.shape), _affine(source)
-    stored, view = _orientations(path, shape, affine)
+    shape, stored, view, affine = _view(path, source)
     values = np.asanyarray(source.dataobj).reshape(shape)
     if values.dtype.kind not in "biuf":
         expected = "integers or real numbers"
         raise DataError("the NIfTI file holds no plain numbers", where=path, found=values.dtype, expected=expected)
     if values.dtype.kind == "f" and values.dtype.itemsize == 8 and source.get_data_dtype() != np.float64:
         values = values.astype(np.float32)  # scaled by the header; the stored type has fewer digits than that
-    change = ornt_transform(stored, view)
-    turned = apply_orientation(values, change)
-    new_affine = affine @ inv_ornt_aff(change, shape)
-    rows = tuple(tuple(float(value) for value in row) for row in new_affine)
-    return np.transpose(turned, (2, 1, 0)), rows, "".join(ornt2axcodes(stored))
+    turned = apply_orientation(values, ornt_transform(stored, view))
+    return np.transpose(turned, (2, 1, 0)), affine, "".join(ornt2axcodes(stored))
+
+
+def _view(path: Path, source: Any) -> tuple[tuple[int, int, int], np.ndarray, np.ndarray, Affine]:
+    """(shape [X, Y, Z] as stored, the file's orientation, that of the view, affine of the view)."""
+    from nibabel.orientations import inv_ornt_aff, ornt_transform
+
+    shape, affine = _shape(path, source.shape), _affine(source)
+    stored, view = _orientations(path, shape, affine)
+    turned = affine @ inv_ornt_aff(ornt_transform(stored, view), shape)
+    return shape, stored, view, tuple(tuple(float(value) for value in row) for row in turned)
 
 
 def _shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:

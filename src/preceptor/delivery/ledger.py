@@ -192,10 +192,9 @@ def _probability_name(mask: str) -> str:
 
 
 def _is_newer(result: Path, image: Path) -> bool:
-    """Whether a result exists that is no older than its image. A volume's overlays are a folder, complete or absent."""
-    place = result if result.exists() else result.with_suffix("")
+    """Whether a result exists that is no older than its image."""
     try:
-        return place.stat().st_mtime >= image.stat().st_mtime
+        return result.stat().st_mtime >= image.stat().st_mtime
     except OSError:
         return False
 

@@ -4,6 +4,7 @@ Image in, image out: the network sees what the package's preprocessing makes of 
 resized bilinearly to the picture's own size. Judging uses the same function, so what was measured is what is shipped.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from preceptor.data.readers import Picture, read_image, volume_slices
 from preceptor.data.transforms import Preprocessing
+from preceptor.data.volumes import write_label_volume
 from preceptor.delivery import writers
 from preceptor.delivery.ledger import Ledger, Outputs, PredictionReport
 from preceptor.delivery.listing import list_sources
@@ -69,9 +71,9 @@ def predict_files(
     """Write a mask for every image of `paths` (files and folders) below `out`, in the image's own format and geometry.
 
     Masks hold the labels' stored values and keep the images' relative folders; formats: see `writers`. overlays adds
-    `out/overlays/*.png` (a folder of slices for a volume), probabilities adds `out/probabilities/*` (.npy [C, H, W]
-    in half precision; NIfTI [X, Y, Z, C] for NIfTI), and `out/predictions.csv` has a row for every image. Pictures
-    pass in batches, so memory does not grow with their number; a NIfTI volume is held whole.
+    `out/overlays/*.png` (some slices of a volume), probabilities adds `out/probabilities/*` (.npy [C, H, W] in half
+    precision; NIfTI [X, Y, Z, C] where the mask is NIfTI), and `out/predictions.csv` has a row for every image.
+    Pictures pass in batches, so memory does not grow with their number; a NIfTI volume is held whole, with its mask.
     A bad file is listed and the others go on. The same command again keeps finished masks; overwrite makes them anew.
     progress: called with (files done, files in all).
     Raises DataError where the package needs more than images, there are none, `out` holds another package's
@@ -209,17 +211,18 @@ class _Predictor:
     def _picture(self, outputs: Outputs, picture: Picture, small: Tensor) -> None:
         geometry = picture.geometry
         classes = class_map(small, geometry.shape)
-        nifti = geometry.format == "nifti"
+        nifti = geometry.format in writers.VOLUMES
         if outputs.overlay is not None:
             writers.write_png(outputs.overlay, writers.draw_overlay(picture.pixels, classes))
         if outputs.probabilities is not None:
             full = resize(small, geometry.shape).numpy()
             if nifti:
-                writers.write_probability_volume(outputs.probabilities, writers.packed(full)[None], outputs.image)
+                with writers.probability_volume(outputs.probabilities, outputs.image) as add:
+                    add(full)
             else:
                 writers.write_probabilities(outputs.probabilities, full)
         if nifti:
-            writers.write_volume(outputs.mask, classes[None], self.values, outputs.image)
+            write_label_volume(outputs.mask, classes, outputs.image, self.values)
         else:
             writers.write_mask(outputs.mask, classes, self.values)
         counts = np.bincount(classes.ravel(), minlength=len(self.package.labels))
@@ -227,27 +230,27 @@ class _Predictor:
 
     def volume(self, outputs: Outputs, slices: int) -> None:
         """A volume, slice by slice; the mask is written last, so that it stands for all."""
-        classes: np.ndarray | None = None
-        packed: list[np.ndarray] = []
+        classes: list[np.ndarray] = []
+        tiles: list[np.ndarray] = []
+        shown = set(writers.shown_slices(slices)) if outputs.overlay is not None else set()
         step = self.runner.batch_size
-        for start in range(0, slices, step):
-            pictures = [read_image(outputs.image, index) for index in range(start, min(start + step, slices))]
-            small = self.runner([self.package.preprocessing.apply(p, outputs.image) for p in pictures])
-            for index, (picture, found) in enumerate(zip(pictures, small, strict=True), start=start):
-                mask = class_map(found, picture.geometry.shape)
-                if classes is None:
-                    classes = np.empty((slices, *mask.shape), mask.dtype)
-                classes[index] = mask
-                if outputs.overlay is not None:
-                    place = outputs.overlay.with_suffix("") / f"{index:04d}.png"
-                    writers.write_png(place, writers.draw_overlay(picture.pixels, mask))
-                if outputs.probabilities is not None:
-                    packed.append(writers.packed(resize(found, picture.geometry.shape).numpy()))
-        assert classes is not None
-        if outputs.probabilities is not None:
-            writers.write_probability_volume(outputs.probabilities, np.stack(packed), outputs.image)
-        writers.write_volume(outputs.mask, classes, self.values, outputs.image)
-        counts = np.bincount(classes.ravel(), minlength=len(self.package.labels))
+        with contextlib.ExitStack() as stack:
+            add = None
+            if outputs.probabilities is not None:
+                add = stack.enter_context(writers.probability_volume(outputs.probabilities, outputs.image))
+            for start in range(0, slices, step):
+                pictures = [read_image(outputs.image, index) for index in range(start, min(start + step, slices))]
+                small = self.runner([self.package.preprocessing.apply(p, outputs.image) for p in pictures])
+                for index, (picture, found) in enumerate(zip(pictures, small, strict=True), start=start):
+                    classes.append(class_map(found, picture.geometry.shape))
+                    if index in shown:
+                        tiles.append(writers.draw_overlay(picture.pixels, classes[-1]))
+                    if add is not None:
+                        add(resize(found, picture.geometry.shape).numpy())
+        if outputs.overlay is not None:
+            writers.write_png(outputs.overlay, writers.draw_montage(tiles))
+        write_label_volume(outputs.mask, classes, outputs.image, self.values)
+        counts = np.sum([np.bincount(part.ravel(), minlength=len(self.package.labels)) for part in classes], axis=0)
         self.books.finish(outputs, {**self._row(picture, counts), "slices": slices})
 
     def _row(self, picture: Picture, counts: np.ndarray) -> dict[str, Any]:

@@ -1,37 +1,45 @@
 """Predictions to files, in the format, size and geometry of the image they belong to.
 
 PNG gives PNG, TIFF gives TIFF, NIfTI gives NIfTI with the image's shape, affine and order of axes. JPEG, BMP and DICOM
-give PNG: JPEG loses mask values, and a mask without its own DICOM header is no DICOM object. Masks hold the stored
-values of the package's labels, as the training masks did: what was trained on 0 and 255 writes 0 and 255.
+give PNG: JPEG loses mask values, and a mask without its own DICOM header is no DICOM object. HDF5 and npz give NIfTI.
+Masks hold the stored values of the package's labels, as the training masks did: what was trained on 0 and 255 writes 0
+and 255.
 """
 
-import gzip
-import io
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from preceptor.data.pairing import stem
+from preceptor.data.pairing import stem, suffix
+from preceptor.data.volumes import write_probability_volume
 from preceptor.errors import DataError
-from preceptor.storage import replacing, write_bytes
+from preceptor.storage import replacing, scratch
+
+VOLUMES = {"nifti", "hdf5", "npz"}
+"""Formats of `Geometry.format` whose masks are NIfTI."""
 
 NOTES = {
+    "hdf5": "written as NIfTI without affine: the file states none",
+    "npz": "written as NIfTI without affine: the file states none",
     "jpeg": "written as PNG: JPEG would change mask values",
     "bmp": "written as PNG",
     "dicom": "written as PNG without DICOM header: the spacing is in this table",
 }
+
+MONTAGE = 9
+"""Slices of a volume that its overlay shows."""
 
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 """Overlay colours that people with any colour vision can tell apart (Okabe and Ito), repeated where there are more."""
 
 
 def mask_name(image: str) -> str:
-    """File name of an image's mask: TIFF and NIfTI keep their ending, every other becomes .png."""
-    base = stem(image)
-    ending = image[len(base) :]
-    return base + (ending if ending.lower() in (".tif", ".tiff", ".nii", ".nii.gz") else ".png")
+    """File name of an image's mask: TIFF and NIfTI keep their ending, arrays get .nii.gz, every other becomes .png."""
+    base, ending = stem(image), suffix(image)
+    kept = {".tif": ending, ".tiff": ending, ".nii": ending, ".nii.gz": ending}
+    return base + {**kept, ".h5": ".nii.gz", ".hdf5": ".nii.gz", ".npz": ".nii.gz"}.get(ending.lower(), ".png")
 
 
 def stored_values(labels: Mapping[str, int | str | list[int]]) -> np.ndarray:
@@ -81,55 +89,28 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
         Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
 
 
-def write_volume(path: Path, slices: np.ndarray, values: np.ndarray, like: Path) -> None:
-    """Write class indices [D, H, W], as the slices of `like` were read, as NIfTI of stored values in `like`'s geometry.
-
-    Colours cannot be stored; class indices are written then.
-    """
-    from preceptor.data.volumes import to_stored
-
-    numbers = values if values.ndim == 1 else np.arange(len(values), dtype=np.uint8)
-    _write_nifti(path, to_stored(numbers[slices], like), like)
-
-
 def packed(probabilities: np.ndarray) -> np.ndarray:
     """Probabilities as sixteen-bit integers in units of 1/65535: exact to 8e-6 at half the memory."""
     return np.rint(probabilities * np.float32(65535)).astype(np.uint16)
 
 
-def write_probability_volume(path: Path, slices: np.ndarray, like: Path) -> None:
-    """Write `packed` probabilities [D, C, H, W] as a NIfTI of shape [X, Y, Z, C] in `like`'s geometry.
+@contextlib.contextmanager
+def probability_volume(path: Path, like: Path) -> Iterator[Callable[[np.ndarray], None]]:
+    """Takes probabilities [C, H, W] slice after slice, and writes them at the end as `write_probability_volume` does.
 
-    The header's slope makes readers return 0..1; NIfTI has no half precision.
+    Until then they wait on the disk of `path`, so that the memory does not grow with the number of slices.
     """
-    from preceptor.data.volumes import to_stored
+    shape: tuple[int, ...] = ()
+    with scratch(path.parent) as file:
 
-    stored = np.stack([to_stored(slices[:, index], like) for index in range(slices.shape[1])], axis=-1)
-    _write_nifti(path, stored, like, slope=1 / 65535)
+        def add(probabilities: np.ndarray) -> None:
+            nonlocal shape
+            shape = probabilities.shape
+            file.write(packed(probabilities).tobytes())
 
-
-def _write_nifti(path: Path, stored: np.ndarray, like: Path, slope: float = 1.0) -> None:
-    import nibabel
-
-    source: Any = nibabel.load(like)
-    header = source.header.copy()
-    header.set_data_dtype(stored.dtype)
-    # Free texts and extensions may name the patient, and the display range is that of the image.
-    for field in ("descrip", "aux_file", "db_name", "intent_name"):
-        if field in header:
-            header[field] = b""
-    header["cal_min"] = header["cal_max"] = 0
-    header.extensions.clear()
-    image = type(source)(stored.reshape(source.shape) if stored.ndim == 3 else stored, source.affine, header)
-    # The integers are what is stored: nibabel would divide by a slope that is set before.
-    image.header.set_slope_inter(1, 0)
-    content = image.to_bytes()
-    if slope != 1:
-        written = type(image.header).from_fileobj(io.BytesIO(content), check=False)
-        written.set_slope_inter(slope, 0)
-        fields = written.structarr.tobytes()
-        content = fields + content[len(fields) :]
-    write_bytes(path, gzip.compress(content, 6, mtime=0) if path.name.lower().endswith(".gz") else content)
+        yield add
+        file.flush()
+        write_probability_volume(path, np.memmap(file, np.uint16, "r").reshape(-1, *shape), like)
 
 
 def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
@@ -155,6 +136,24 @@ def draw_overlay(picture: np.ndarray, classes: np.ndarray) -> np.ndarray:
         inside = classes == index
         result[inside] = (0.7 * result[inside] + 0.3 * colour).astype(np.uint8)
         result[inside & ~_shrunk(inside, width)] = colour
+    return result
+
+
+def shown_slices(count: int) -> list[int]:
+    """Which of `count` slices a montage shows: the middles of at most MONTAGE equal parts, lowest first."""
+    parts = min(count, MONTAGE)
+    return [int((part + 0.5) * count / parts) for part in range(parts)]
+
+
+def draw_montage(tiles: Sequence[np.ndarray]) -> np.ndarray:
+    """Tiles [H, W, 3] of one size, row by row in a square as near as can be, on black: uint8 [., ., 3]."""
+    columns = int(np.ceil(np.sqrt(len(tiles))))
+    rows = -(-len(tiles) // columns)
+    height, width = tiles[0].shape[:2]
+    result = np.zeros((rows * height, columns * width, 3), np.uint8)
+    for index, tile in enumerate(tiles):
+        top, left = index // columns * height, index % columns * width
+        result[top : top + height, left : left + width] = tile
     return result
 
 
