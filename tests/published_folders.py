@@ -137,6 +137,73 @@ def monuseg(root: Path, layout: str) -> Path:
 DATA_SETS: dict[str, Callable[[Path, str], Path]] = {"qata": qata, "mosmed": mosmed, "monuseg": monuseg}
 
 
+def organs(shape: tuple[int, ...], classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(image float32 in 0..1, label uint8) of a volume [D, H, W]: noise, and a bright block for each class.
+
+    The first slice is empty, as at the ends of a scan.
+    """
+    noise = np.random.default_rng(seed)
+    image = noise.random(shape, dtype=np.float32) * 0.3
+    label = np.zeros(shape, np.uint8)
+    width = shape[2] // classes
+    for number in range(1, classes):
+        place = (slice(1, None), slice(shape[1] // 4, shape[1] // 2), slice(number * width, number * width + width))
+        label[place] = number
+        image[place] += 0.7 * number / classes
+    return image, label
+
+
+def ssl4mis(root: Path, depth: int = 11, side: int = 24) -> Path:
+    """ACDC as SSL4MIS has it: slices of two training patients, volumes of one validation and one test patient."""
+    data = root / "ACDC" / "data"
+    (data / "slices").mkdir(parents=True)
+    lists: dict[str, list[str]] = {"train_slices": [], "train": [], "val": [], "test": []}
+    for number, split in ((99, "train"), (20, "train"), (28, "val"), (11, "test")):
+        for frame in (1, 2):
+            volume = f"patient{number:03d}_frame{frame:02d}"
+            image, label = organs((depth, side, side), 4, seed=10 * number + frame)
+            lists[split].append(volume)
+            if split != "train":
+                _save_hdf5(data / f"{volume}.h5", image, label)
+                continue
+            for at in reversed(range(depth)):
+                lists["train_slices"].append(f"{volume}_slice_{at + 1}")
+                _save_hdf5(data / "slices" / f"{lists['train_slices'][-1]}.h5", image[at], label[at])
+    for name, rows in lists.items():
+        (root / "ACDC" / f"{name}.list").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return root
+
+
+def synapse(root: Path, depth: int = 4, side: int = 36, lists: bool = True) -> Path:
+    """Synapse as TransUNet prepares it: npz slices of three training scans, HDF5 volumes of two test scans."""
+    rows: dict[str, list[str]] = {"train": [], "test_vol": []}
+    for number in (5, 40, 10, 8, 1):
+        image, label = organs((depth, side, side), 9, seed=number)
+        scan = f"case{number:04d}"
+        if number in (8, 1):
+            (root / "test_vol_h5").mkdir(exist_ok=True)
+            _save_hdf5(root / "test_vol_h5" / f"{scan}.npy.h5", image, label.astype(np.float32))
+            rows["test_vol"].append(scan)
+            continue
+        (root / "train_npz").mkdir(parents=True, exist_ok=True)
+        for at in range(depth):
+            rows["train"].append(f"{scan}_slice{at:03d}")
+            np.savez(root / "train_npz" / f"{rows['train'][-1]}.npz", image=image[at], label=label[at])
+    if lists:
+        (root / "lists" / "lists_Synapse").mkdir(parents=True)
+        for name, names in rows.items():
+            (root / "lists" / "lists_Synapse" / f"{name}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    return root
+
+
+def _save_hdf5(path: Path, image: np.ndarray, label: np.ndarray) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.create_dataset("image", data=image, compression="gzip")
+        file.create_dataset("label", data=label, compression="gzip")
+
+
 def _save(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Literal
@@ -52,12 +52,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class CaseSet:
-    """The cases of a data set in a deterministic order, and what was found while its layout was read."""
+    """The cases of a data set in a deterministic order, and what was found while its layout was read.
+
+    labels: what the data set itself calls its classes, name to stored value; a proposal, never applied unasked.
+    """
 
     root: Path
     layout: str
     cases: tuple[Case, ...]
     findings: tuple[Finding, ...] = field(default=())
+    labels: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, split: str) -> tuple[Case, ...]:
         """The cases of one split."""

@@ -95,8 +95,8 @@ def check(
     findings += [item for seen in inspections for item in seen.findings]
     images = [seen.image for seen in inspections if seen.image is not None]
     for found, more in (
-        _check_images(images, data),
-        check_masks([seen.mask for seen in inspections if seen.mask is not None], data),
+        _check_images(images, data, any(case.volume for case in cases)),
+        check_masks([seen.mask for seen in inspections if seen.mask is not None], data, case_set.labels),
         check_splits(cases, data, {image.case: image.content for image in images if image.content}),
         check_reports(cases, data, reports, encoder),
     ):
@@ -167,7 +167,9 @@ def _inspections(
                 progress(done, len(cases), "checking images and masks")
 
 
-def _check_images(images: Sequence[ImageRecord], data: DataRecipe) -> tuple[list[Finding], dict[str, Any]]:
+def _check_images(
+    images: Sequence[ImageRecord], data: DataRecipe, volumes: bool = False
+) -> tuple[list[Finding], dict[str, Any]]:
     if not images:
         return [], {}
     shapes = Counter(image.shape for image in images)
@@ -192,6 +194,9 @@ def _check_images(images: Sequence[ImageRecord], data: DataRecipe) -> tuple[list
         found = f"{len(images) - spacings.total()} of {len(images)} images state none"
         remedy = "write it into their files, or distances in pixels are averaged with distances in mm"
         findings.append(finding("warning", "spacing-missing", "images", found, remedy))
+    if volumes and not spacings:
+        found = "distances are given in voxels, as if slices lay as close as pixels"
+        findings.append(finding("note", "no-spacing", "images", found))
     if len(spacings) > 1:
         found = f"{len(spacings)} spacings, from {_size(min(spacings))} to {_size(max(spacings))} mm"
         findings.append(finding("note", "spacing-varies", "images", f"{found}; distances are measured in mm per case"))
@@ -243,6 +248,7 @@ def _fact_lines(facts: dict[str, Any]) -> list[str]:
         told += f" and {len(shares) - 10} more" if len(shares) > 10 else ""
         empty = facts["empty_masks"].get(split, 0)
         rows.append((f"masks, {split}", told + (f"; {empty} empty" if empty else "")))
+    rows.append(("volumes", ", ".join(f"{split} {count}" for split, count in facts.get("volumes", {}).items())))
     rows.append(("groups", f"{facts['groups']}" + (f"; {facts['ungrouped']} without" if facts["ungrouped"] else "")))
     reports = facts["reports"]
     rows.append(("reports", f"{reports['cases']}, {reports['distinct']} distinct" if reports["cases"] else "none"))

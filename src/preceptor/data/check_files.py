@@ -172,10 +172,10 @@ def _inspect_mask(
             soft = is_soft(stored)
             shown = foreground(pixels, soft)
             classes = (int(shown.size - shown.sum()), int(shown.sum())) if soft else None
-            return MaskRecord(case.name, case.split, stored, classes), mask_targets(shown)
+            return MaskRecord(case.name, case.split, stored, classes, None, case.volume), mask_targets(shown)
         decoded = decode_mask(pixels, data.labels, data.mask_rule, case.name)
     except DataError as error:
         fault = (f"{error.what}; found {error.found}", error.remedy)
-        return MaskRecord(case.name, case.split, stored, None, fault), None
+        return MaskRecord(case.name, case.split, stored, None, fault, case.volume), None
     counts = tuple(np.bincount(decoded.ravel(), minlength=len(data.labels)).tolist())
-    return MaskRecord(case.name, case.split, stored, counts), mask_targets(decoded > 0)
+    return MaskRecord(case.name, case.split, stored, counts, None, case.volume), mask_targets(decoded > 0)

@@ -36,7 +36,7 @@ class Stored:
 class MaskRecord:
     """One readable mask. classes: [C] pixels of each class, None where labels are missing or do not fit.
 
-    fault: (what was found, remedy) where the declared labels or rule do not fit the mask.
+    fault: (what was found, remedy) where the declared labels or rule do not fit the mask. volume: its volume's name.
     """
 
     case: str
@@ -44,6 +44,7 @@ class MaskRecord:
     stored: Stored
     classes: tuple[int, ...] | None
     fault: tuple[str, str] | None = None
+    volume: str | None = None
 
 
 def summarise_values(pixels: np.ndarray) -> Stored:
@@ -96,8 +97,10 @@ def proposal(labels: Mapping[str, int | str], rule: str) -> str:
     return text if rule == "exact" else f"{text} and `mask_rule: {rule}`"
 
 
-def check_masks(records: Sequence[MaskRecord], data: DataRecipe) -> tuple[list[Finding], dict[str, Any]]:
-    """(findings, facts) on the masks of a set."""
+def check_masks(
+    records: Sequence[MaskRecord], data: DataRecipe, known: Mapping[str, int] | None = None
+) -> tuple[list[Finding], dict[str, Any]]:
+    """(findings, facts) on the masks of a set. known: the data set's own labels, proposed where none are declared."""
     if not records:
         return [], {}
     seen = Counter[Value]()
@@ -110,19 +113,43 @@ def check_masks(records: Sequence[MaskRecord], data: DataRecipe) -> tuple[list[F
         names, classes = list(data.labels), [record.classes for record in records]
     else:
         labels, rule = propose(seen, soft)
+        if known and set(seen) <= set(known.values()):
+            labels, rule = dict(known), "exact"
         findings = [_undeclared_labels(seen, records, labels, rule)]
         names = list(labels)
         classes = [record.classes if soft else _counts(record.stored, labels) for record in records]
         facts["proposed"] = {"labels": labels, "mask_rule": rule}
     shares, empty, absent = _shares(records, classes, names)
     facts |= {"foreground_share": shares, "empty_masks": dict(empty)}
-    findings += [
-        finding("note", "empty-mask", record.case, f"all {record.stored.total} pixels are background ({record.split})")
-        for record, counts in zip(records, classes, strict=True)
-        if counts is not None and not sum(counts[1:])
-    ]
+    findings += _empty(records, classes)
     declared = bool(data.labels) or len(names) == 2  # of many proposed classes none is expected anywhere yet
     return findings + (absent if declared else []), facts
+
+
+def _empty(records: Sequence[MaskRecord], classes: Sequence[tuple[int, ...] | None]) -> list[Finding]:
+    """A note for each empty mask, but a single one for all empty slices of volumes that have others."""
+    pairs = zip(records, classes, strict=True)
+    empty = [record for record, counts in pairs if counts is not None and not sum(counts[1:])]
+    lost = Counter(record.volume for record in empty if record.volume)
+    whole = Counter(record.volume for record in records if record.volume)
+    partly = [record for record in empty if record.volume and lost[record.volume] < whole[record.volume]]
+    findings = [
+        finding("note", "empty-mask", record.case, f"all {record.stored.total} pixels are background ({record.split})")
+        for record in empty
+        if not record.volume
+    ]
+    findings += [
+        finding("note", "empty-mask", volume, f"all {count} slices are background")
+        for volume, count in lost.items()
+        if count == whole[volume]
+    ]
+    if partly:
+        volumes = len({record.volume for record in partly})
+        splits = Counter(record.split or "no split" for record in partly)
+        told = ", ".join(f"{split} {count}" for split, count in splits.items())
+        found = f"{len(partly)} of {whole.total()} slices, in {volumes} of {len(whole)} volumes ({told})"
+        findings.append(finding("note", "empty-slices", "volumes", found))
+    return findings
 
 
 def _undeclared_labels(

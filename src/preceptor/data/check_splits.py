@@ -21,6 +21,9 @@ def check_splits(
     counts = {split: sum(case.split == split for case in cases) for split in _SPLITS}
     groups = {case.group for case in cases if case.group is not None}
     facts = {"splits": counts, "groups": len(groups), "ungrouped": sum(case.group is None for case in cases)}
+    volumes = {split: len({case.volume for case in cases if case.split == split} - {None}) for split in _SPLITS}
+    if any(volumes.values()):
+        facts["volumes"] = volumes
     findings = [*_sizes(cases, counts), *_groups(cases, data), *_duplicates(cases, hashes)]
     return findings, facts
 
@@ -42,9 +45,11 @@ def _sizes(cases: Sequence[Case], counts: Mapping[str, int]) -> list[Finding]:
         if not counts["test"]:
             remedy = "nothing can be judged without; name test cases or set `data.split.rule: random`"
             result.append(finding("warning", "missing-split", "test", found, remedy))
-    if 0 < counts["test"] < SMALL_TEST:
+    judged = len({case.volume or case.name for case in cases if case.split == "test"})
+    if 0 < judged < SMALL_TEST:
         remedy = "intervals will be wide and there will be no p-value; add test cases"
-        told = f"{counts['test']} cases, at least {SMALL_TEST} are needed for a test of significance"
+        unit = "cases" if judged == counts["test"] else "volumes"
+        told = f"{judged} {unit}, at least {SMALL_TEST} are needed for a test of significance"
         result.append(finding("warning", "small-test", "test", told, remedy))
     return result
 

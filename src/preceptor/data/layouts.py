@@ -5,7 +5,7 @@ before all of them. All but the manifest take an optional groups.csv (case,group
 finding; only a root without any layout is an exception.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,14 @@ from preceptor.data.annotations import REPORT_CODES, read_annotations
 from preceptor.data.case import Case, CaseSet, Finding, read_manifest
 from preceptor.data.check_findings import finding
 from preceptor.data.layout_pictures import folders_parts, lvit_parts, read_parts, textfreekd_parts
+from preceptor.data.layout_slices import (
+    ACDC_LABELS,
+    SYNAPSE_LABELS,
+    holds_ssl4mis,
+    holds_transunet,
+    read_ssl4mis,
+    read_transunet,
+)
 from preceptor.data.volume_cases import expand_volumes
 from preceptor.errors import DataError, RecipeError
 from preceptor.recipe_data import DataRecipe
@@ -29,12 +37,14 @@ class Layout:
     sign: what is there, for people. recognise: whether a folder is arranged so; cheap, opens no image.
     read: the cases of the folder, in their order; faults are added to the list of findings.
     splits: whether a splits.csv (case,split) at the root divides the cases, as the folders do not.
+    labels: what the data set calls its classes, name to stored value; proposed where a recipe declares none.
     """
 
     sign: str
     recognise: Callable[[Path], bool]
     read: Callable[[Path, DataRecipe, list[Finding]], list[Case]]
     splits: bool = False
+    labels: Callable[[Path], Mapping[str, int]] = lambda root: {}
 
 
 def _read_manifest(root: Path, data: DataRecipe, findings: list[Finding]) -> list[Case]:
@@ -55,6 +65,18 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "folders": Layout(
         "images beside masks", lambda root: (root / "images").is_dir(), read_parts(folders_parts), splits=True
+    ),
+    "ssl4mis": Layout(
+        "data/slices and data with h5 files beside train_slices.list, val.list, test.list",
+        holds_ssl4mis,
+        read_ssl4mis,
+        labels=lambda root: ACDC_LABELS,
+    ),
+    "transunet": Layout(
+        "train_npz with case*_slice*.npz, test_vol_h5 with case*.npy.h5",
+        holds_transunet,
+        read_transunet,
+        labels=lambda root: SYNAPSE_LABELS,
     ),
 }
 
@@ -107,7 +129,7 @@ def read_cases(data: DataRecipe, root: Path | str | None = None) -> CaseSet:
     if not cases:
         listed = [f"{item.where}: {item.message}" for item in findings]
         raise DataError("the data folder has no case", where=place, expected=layout.sign, offenders=listed)
-    return CaseSet(place, name, tuple(cases), tuple(dict.fromkeys(findings)))
+    return CaseSet(place, name, tuple(cases), tuple(dict.fromkeys(findings)), layout.labels(place))
 
 
 def _no_layout(root: Path, what: str, layouts: Iterable[str]) -> DataError:
