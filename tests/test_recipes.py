@@ -188,11 +188,11 @@ def run_distillation(recipe: Recipe, folder, mode):
 
 
 OFFICIAL = [
-    {"name": "cwd", "options": {"official_reshape": True}},
+    {"name": "cwd", "options": {"on": "features", "temperature": 1.0, "official_reshape": True}},
     {"name": "cta", "options": {"official_temperature": True}},
-    {"name": "skd", "options": {"temperature": 10.0}},
+    {"name": "token_skd", "options": {"temperature": 10.0}},
     {"name": "token_l2", "weight": 0.5},
-    {"name": "kl"},
+    {"name": "kd", "options": {"temperature": 1.0}},
     {"name": "imd"},
 ]
 

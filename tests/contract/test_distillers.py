@@ -9,9 +9,9 @@ from preceptor.segmentors.base import Segmentation, Tap
 CHANNELS = {"deep": (6, 4), "fine": (5, 2)}
 VARIANTS = [
     *((name, {}) for name in DISTILLERS),
-    ("kl", {"temperature": 4.0}),
-    ("cwd", {"on": "logits", "temperature": 4.0}),
-    ("cwd", {"official_reshape": True}),
+    ("kd", {"temperature": 4.0}),
+    ("cwd", {"on": "features", "temperature": 1.0}),
+    ("cwd", {"on": "features", "official_reshape": True}),
     ("cta", {"official_temperature": True}),
 ]
 every = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=[f"{n}-{o}" if o else n for n, o in VARIANTS])

@@ -7,11 +7,33 @@ from preceptor.distillers.logits import PixelKL, class_logits, pixel_kl, valid_p
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, probabilities
 
+REDUCTIONS = {None: "pixel", "mean": "element", "batchmean": "image"}
+"""What the golden cases call them."""
+
 
 def test_value_and_gradient_equal_the_original(loss_cases):
     for case in loss_cases.of("pixel_kl"):
         inputs = loss_cases.inputs(case)
         loss_cases.check(case, inputs, pixel_kl(inputs["student"], inputs["teacher"], case["config"]["T"]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_golden_values_and_gradients(distiller_cases, dtype):
+    for name in distiller_cases.of("KD"):
+        hyper, inputs = distiller_cases.cases[name]["hyper"], distiller_cases.inputs(name, dtype)
+        align, _, way = hyper.get("resize", "student to teacher").partition(", ")
+        distiller = PixelKL(
+            (),
+            (),
+            temperature=hyper["temperature"],
+            reduction=REDUCTIONS[hyper.get("reduction")],
+            align="teacher" if align == "student to teacher" else "smaller",
+            interpolation=way or "bilinear",
+        )
+        one, two = (Segmentation(inputs[whose], {}) for whose in ("student", "teacher"))
+        loss = distiller(one, two, inputs.get("labels"))["kd"]
+        assert loss.dtype == dtype
+        distiller_cases.check(name, inputs, hyper["weight"] * loss)
 
 
 def test_ignored_pixels_change_nothing_even_when_not_a_number():

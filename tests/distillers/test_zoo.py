@@ -21,14 +21,14 @@ def test_unknown_name_gets_the_nearest_one():
 
 def test_unknown_option_gets_the_nearest_one():
     with pytest.raises(RecipeError, match="did you mean temperature"):
-        build("kl", student_taps=TAPS, teacher_taps=TAPS, temprature=2)
+        build("kd", student_taps=TAPS, teacher_taps=TAPS, temprature=2)
 
 
 @pytest.mark.parametrize("options", [{"temperature": "hot"}, {"temperature": 0}, {"temperature": True}, {"align": 1}])
 def test_bad_values_are_refused(options):
     with pytest.raises(RecipeError):
-        build("kl", student_taps=TAPS, teacher_taps=TAPS, **options)
+        build("kd", student_taps=TAPS, teacher_taps=TAPS, **options)
 
 
 def test_an_integer_will_do_for_a_temperature():
-    assert build("kl", student_taps=TAPS, teacher_taps=TAPS, temperature=4).temperature == 4
+    assert build("kd", student_taps=TAPS, teacher_taps=TAPS, temperature=4).temperature == 4

@@ -1,17 +1,18 @@
 """Channel-wise distillation: every channel as a distribution over positions.
 
-Sources: Shu et al., ICCV 2021, arXiv 2011.13256; TextFreeKD's `cwd` alternative, whose reshape is an option.
+Sources: Shu et al., ICCV 2021, arXiv 2011.13256, which takes logits (temperature 4, weight 3) or features behind a 1x1
+convolution (temperature 1, weight 50); TextFreeKD's `cwd` alternative on features, whose reshape is an option.
 """
 
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from preceptor.distillers.base import Distiller
-from preceptor.distillers.logits import paired_logits, valid_pixels
-from preceptor.distillers.pairs import Align, FeaturePairs, tokens
+from preceptor.distillers.logits import At, paired_logits, standardised, valid_pixels
+from preceptor.distillers.pairs import Align, FeaturePairs, Interpolation, module_key, to_one_grid, tokens
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, Tap
 
@@ -50,9 +51,12 @@ def channel_kl_reshaped(student: Tensor, teacher: Tensor, temperature: float = 1
 
 
 class ChannelKL(Distiller):
-    """KL divergence of every channel's distribution over positions (CWD), of features or logits.
+    """Divergence of every channel's distribution over positions (CWD), of logits or of features, mean over channels.
 
-    official_reshape: true repeats the reshape of TextFreeKD's code, which mixes tokens and channels.
+    on: logits, or features, where a 1x1 convolution without bias adapts the student's channels. standardise: z-score
+    the logits of each pixel over its classes first. adapter_norm: batch normalisation after that convolution.
+    official_reshape: true repeats the reshape of TextFreeKD's code, which mixes tokens and channels of features. at
+    and standardise act on logits alone.
     """
 
     def __init__(
@@ -61,36 +65,69 @@ class ChannelKL(Distiller):
         teacher_taps: tuple[Tap, ...],
         taps: dict[str, str] | None = None,
         *,
-        on: Literal["features", "logits"] = "features",
-        temperature: float = 1.0,
+        on: Literal["logits", "features"] = "logits",
+        temperature: float = 4.0,
+        standardise: bool = False,
+        adapter_norm: bool = False,
         official_reshape: bool = False,
+        at: At = "native",
         align: Align = "smaller",
+        interpolation: Interpolation = "bilinear",
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if on not in ("features", "logits"):
-            raise RecipeError("unknown source", where="distill.options.on", found=on, expected="features or logits")
-        if on == "logits" and (taps is not None or official_reshape):
-            raise RecipeError("logits take neither taps nor official_reshape", where="distill.options.on", found=on)
-        self.temperature, self.align, self.official_reshape = temperature, align, official_reshape
-        self.features = (
-            FeaturePairs(student_taps, teacher_taps, taps, adapt=True, align=align, seed=seed)
-            if on == "features"
-            else None
-        )
+        wrong = {
+            "logits": {"taps": taps is not None, "adapter_norm": adapter_norm, "official_reshape": official_reshape},
+            "features": {"standardise": standardise, "at": at != "native"},
+        }[on]
+        if any(wrong.values()):
+            raise RecipeError(
+                f"{on} do not take {' and '.join(name for name, set_ in wrong.items() if set_)}",
+                where="distill.options.on",
+                found=on,
+                remedy=f"set `on: {'features' if on == 'logits' else 'logits'}`",
+            )
+        self.temperature, self.standardise, self.official_reshape = temperature, standardise, official_reshape
+        self.at, self.align, self.interpolation = at, align, interpolation
+        self.features: FeaturePairs | None = None
+        self.norms = nn.ModuleDict()
+        if on == "features":
+            self.features = FeaturePairs(
+                student_taps,
+                teacher_taps,
+                taps,
+                adapt=True,
+                align=align if interpolation == "bilinear" else None,
+                bias=official_reshape,  # a channel's distribution over positions does not feel it
+                seed=seed,
+            )
+            if adapter_norm:
+                for mine, theirs in self.features.pairs:
+                    if module_key(mine.name) in self.features.adapters:
+                        self.norms[module_key(mine.name)] = nn.BatchNorm2d(theirs.channels)
 
     def forward(self, student: Segmentation, teacher: Segmentation, target: Tensor | None = None) -> dict[str, Tensor]:
-        """One loss a pair of taps, or `cwd` for logits. Ignored labels are left out of logits, not of features."""
-        if self.features is None:
-            with torch.autocast(student.logits.device.type, enabled=False):
-                mine, theirs = paired_logits(student, teacher, self.align)
-                valid = valid_pixels(target, (mine.shape[-2], mine.shape[-1]))
-                return {"cwd": channel_kl(mine, theirs, self.temperature, valid)}
-        losses = {}
-        for tap, (mine, theirs) in self.features(student, teacher).items():
-            if self.official_reshape:
-                loss = channel_kl_reshaped(tokens(mine), tokens(theirs), self.temperature)
-            else:
-                loss = channel_kl(mine, theirs, self.temperature)
-            losses[f"cwd/{tap}"] = loss
-        return losses
+        """One loss a pair of taps, or `cwd` for logits.
+
+        Positions whose label is ignored are left out, at the size of the maps by nearest neighbour; the reshape, which
+        loses the positions, cannot leave any out.
+        """
+        with torch.autocast(student.logits.device.type, enabled=False):
+            if self.features is None:
+                mine, theirs = paired_logits(student, teacher, self.align, self.at, self.interpolation, target)
+                if self.standardise:
+                    mine, theirs = standardised(mine), standardised(theirs)
+                return {"cwd": self._compare(mine, theirs, target)}
+            losses = {}
+            for tap, (one, two) in self.features(student, teacher).items():
+                mine, theirs = to_one_grid(one, two, self.align, self.interpolation)
+                key = module_key(tap)
+                mine = self.norms[key](mine) if key in self.norms else mine
+                losses[f"cwd/{tap}"] = self._compare(mine, theirs, target)
+            return losses
+
+    def _compare(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> Tensor:
+        if self.official_reshape:
+            return channel_kl_reshaped(tokens(student), tokens(teacher), self.temperature)
+        valid = valid_pixels(target, (student.shape[-2], student.shape[-1]))
+        return channel_kl(student, teacher, self.temperature, valid)

@@ -1,35 +1,65 @@
-"""Soft logits: the divergence of the class probabilities of every pixel.
+"""Soft logits: the divergence of the class probabilities of every pixel, and what all logit distillers share.
 
-Sources: Hinton et al. 2015, arXiv 1503.02531; the scale is that of TextFreeKD's `kl` alternative: mean per pixel.
+Sources: Hinton et al. 2015, arXiv 1503.02531 (`kd`); Sun et al., CVPR 2024, arXiv 2403.01427 (standardised logits).
 """
+
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from preceptor.distillers.base import Distiller
-from preceptor.distillers.pairs import Align, to_one_grid
+from preceptor.distillers.base import Distiller, full_precision
+from preceptor.distillers.pairs import Align, Interpolation, to_one_grid
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, Tap
+
+At = Literal["native", "input"]
+"""Which logits: as the head computes them, at its own stride, or enlarged to the size of the image."""
+
+Reduction = Literal["pixel", "element", "image"]
+"""What a sum over classes and pixels is divided by: the pixels, pixels x classes, or the images alone."""
 
 IGNORED = 255
 """The label of pixels that take no part."""
 
 
-def pixel_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, valid: Tensor | None = None) -> Tensor:
-    """KL(teacher || student) of softmax over channels [B, C, H, W] at every pixel, mean over pixels, times T^2.
+def pixel_kl(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 1.0,
+    valid: Tensor | None = None,
+    reduction: Reduction = "pixel",
+) -> Tensor:
+    """KL(teacher || student) of softmax over channels [B, C, H, W] at every pixel, times T^2; a scalar.
 
-    valid: [B, H, W] bool; others take no part, whatever they hold. Zero where no pixel is valid.
+    valid: [B, H, W] bool; others take no part, whatever they hold. Zero where no pixel is valid. reduction: mean over
+    valid pixels, the same divided by C, or the sum divided by B.
     """
+    batch, classes = student.shape[:2]
     if valid is not None:
         keep = valid.unsqueeze(1)
         student, teacher = torch.where(keep, student, 0.0), torch.where(keep, teacher, 0.0)
-    mine = F.log_softmax(student / temperature, dim=1)
-    theirs = F.log_softmax(teacher / temperature, dim=1)
-    divergence = F.kl_div(mine, theirs, log_target=True, reduction="none").sum(dim=1)
-    if valid is None:
-        return divergence.mean() * temperature**2
-    return divergence.sum() / valid.sum().clamp(min=1) * temperature**2
+    total = F.kl_div(
+        F.log_softmax(student / temperature, dim=1),
+        F.log_softmax(teacher / temperature, dim=1),
+        log_target=True,
+        reduction="sum",
+    )
+    if reduction == "image":
+        return total * (temperature**2 / batch)
+    pixels = total.new_tensor(student[:, 0].numel()) if valid is None else valid.sum().clamp(min=1)
+    return total / pixels * (temperature**2 / (classes if reduction == "element" else 1))
+
+
+def standardised(logits: Tensor) -> Tensor:
+    """Logits [B, C, H, W] less their mean and divided by their standard deviation over the classes of each pixel.
+
+    The deviation is that of a sample (C - 1), as in the authors' code. 1e-6 is added to its square, so that logits
+    that are all equal become zero and pass on a bounded gradient.
+    """
+    variance, mean = torch.var_mean(logits, dim=1, keepdim=True)
+    return (logits - mean) * torch.rsqrt(variance + 1e-6)
 
 
 def class_logits(logits: Tensor) -> Tensor:
@@ -39,12 +69,25 @@ def class_logits(logits: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(logits), logits], dim=1)
 
 
-def paired_logits(student: Segmentation, teacher: Segmentation, align: Align) -> tuple[Tensor, Tensor]:
-    """Both logits in float32, with as many classes, on one grid; the teacher's carry no gradient.
+def labels_at(target: Tensor, size: tuple[int, int]) -> Tensor:
+    """The label map [B, H, W] at `size` by nearest neighbour, index floor(i * scale)."""
+    if tuple(target.shape[-2:]) == tuple(size):
+        return target
+    return F.interpolate(target.unsqueeze(1).float(), size=size, mode="nearest").squeeze(1).to(target.dtype)
+
+
+def valid_pixels(target: Tensor | None, size: tuple[int, int]) -> Tensor | None:
+    """[B, h, w] bool: where the label map [B, H, W] is not ignored, at `size` by nearest neighbour; None for no map."""
+    return None if target is None else labels_at(target, size) != IGNORED
+
+
+def comparable_logits(student: Segmentation, teacher: Segmentation, at: At = "native") -> tuple[Tensor, Tensor]:
+    """Both logits in at least float32 and with as many classes (>= 2), each on its grid; the teacher's are detached.
 
     Raises RecipeError where the numbers of classes differ.
     """
-    mine, theirs = class_logits(student.logits.float()), class_logits(teacher.logits.detach().float())
+    one, two = (student.native, teacher.native) if at == "native" else (student.logits, teacher.logits)
+    mine, theirs = class_logits(full_precision(one)), class_logits(full_precision(two.detach()))
     if mine.shape[1] != theirs.shape[1]:
         raise RecipeError(
             "student and teacher do not predict the same classes",
@@ -52,21 +95,80 @@ def paired_logits(student: Segmentation, teacher: Segmentation, align: Align) ->
             found=f"{mine.shape[1]} classes of the student, {theirs.shape[1]} of the teacher",
             remedy="take a teacher that was trained on the same labels",
         )
-    return to_one_grid(mine, theirs, align)
+    return mine, theirs
 
 
-def valid_pixels(target: Tensor | None, size: tuple[int, int]) -> Tensor | None:
-    """[B, h, w] bool: where the label map [B, H, W] is not ignored, at `size` by nearest neighbour; None for no map."""
-    if target is None:
-        return None
-    valid = target != IGNORED
-    if tuple(valid.shape[-2:]) == tuple(size):
-        return valid
-    return F.interpolate(valid.unsqueeze(1).float(), size=size, mode="nearest").squeeze(1) > 0
+def paired_logits(
+    student: Segmentation,
+    teacher: Segmentation,
+    align: Align = "smaller",
+    at: At = "native",
+    interpolation: Interpolation = "bilinear",
+    target: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`comparable_logits` on one grid. target: [B, H, W] label map, as `silenced` takes it."""
+    mine, theirs = comparable_logits(student, teacher, at)
+    if target is not None and mine.shape[-2:] != theirs.shape[-2:]:
+        mine, theirs = silenced(mine, target), silenced(theirs, target)
+    return to_one_grid(mine, theirs, align, interpolation)
 
 
-class PixelKL(Distiller):
-    """KL divergence of the class probabilities of every pixel, mean per pixel, times T^2; ignored labels left out."""
+def silenced(logits: Tensor, target: Tensor) -> Tensor:
+    """Logits [B, C, h, w] with 0 for what is not finite at the ignored pixels of the label map [B, H, W].
+
+    Resizing would otherwise spread it to pixels that count.
+    """
+    ignored = labels_at(target, (logits.shape[-2], logits.shape[-1])) == IGNORED
+    return torch.where(ignored.unsqueeze(1) & ~torch.isfinite(logits), 0.0, logits)
+
+
+class LogitDistiller(Distiller):
+    """Base of what compares logits; a subclass has a `name` and implements `compare`."""
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        taps: dict[str, str] | None,
+        *,
+        temperature: float,
+        align: Align = "smaller",
+        interpolation: Interpolation = "bilinear",
+        at: At = "native",
+        standardise: bool = False,
+    ) -> None:
+        super().__init__()
+        if taps is not None:
+            raise RecipeError("this distiller compares logits and takes no taps", where="distill.taps", found=taps)
+        self.temperature, self.align, self.interpolation, self.at = temperature, align, interpolation, at
+        self.standardise = standardise
+
+    def forward(self, student: Segmentation, teacher: Segmentation, target: Tensor | None = None) -> dict[str, Tensor]:
+        """One loss, by the distiller's name. Pixels of `target` [B, H, W] with the label 255 take no part."""
+        with torch.autocast(student.logits.device.type, enabled=False):
+            mine, theirs = self.logits(student, teacher, target)
+            if self.standardise:
+                mine, theirs = standardised(mine), standardised(theirs)
+            labels = None if target is None else labels_at(target, (mine.shape[-2], mine.shape[-1]))
+            return {self.name: self.compare(mine, theirs, labels)}
+
+    def logits(self, student: Segmentation, teacher: Segmentation, target: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The logits that are compared, [B, C, h, w] each."""
+        return paired_logits(student, teacher, self.align, self.at, self.interpolation, target)
+
+    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        """The loss between logits [B, C, h, w]; labels: [B, h, w] on the same grid, with 255 for what is ignored."""
+        raise NotImplementedError
+
+
+class PixelKL(LogitDistiller):
+    """Soft logits (KD): KL divergence of the class probabilities of every pixel, mean per pixel, times T^2.
+
+    standardise: z-score the logits of each pixel over its classes first (CVPR 2024; temperature 2, weight about 9).
+    reduction: element divides by the number of classes too, image by the images alone. Weight 1 to 10 / classes.
+    """
+
+    name = "kd"
 
     def __init__(
         self,
@@ -74,18 +176,18 @@ class PixelKL(Distiller):
         teacher_taps: tuple[Tap, ...],
         taps: dict[str, str] | None = None,
         *,
-        temperature: float = 1.0,
+        temperature: float = 2.0,
+        standardise: bool = False,
+        reduction: Reduction = "pixel",
+        at: At = "native",
         align: Align = "smaller",
-        seed: int = 0,
+        interpolation: Interpolation = "bilinear",
     ) -> None:
-        super().__init__()
-        if taps is not None:
-            raise RecipeError("this distiller compares logits and takes no taps", where="distill.taps", found=taps)
-        self.temperature, self.align = temperature, align
+        super().__init__(
+            taps, temperature=temperature, align=align, interpolation=interpolation, at=at, standardise=standardise
+        )
+        self.reduction: Reduction = reduction
 
-    def forward(self, student: Segmentation, teacher: Segmentation, target: Tensor | None = None) -> dict[str, Tensor]:
-        """One loss, `kl`."""
-        with torch.autocast(student.logits.device.type, enabled=False):
-            mine, theirs = paired_logits(student, teacher, self.align)
-            valid = valid_pixels(target, (mine.shape[-2], mine.shape[-1]))
-            return {"kl": pixel_kl(mine, theirs, self.temperature, valid)}
+    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        valid = None if labels is None else labels != IGNORED
+        return pixel_kl(student, teacher, self.temperature, valid, self.reduction)

@@ -1,6 +1,7 @@
 """Relations instead of values: similarities between tokens, and where the feature is strong.
 
-Source: the `skd` and `imd` alternatives of TextFreeKD's code; neither needs equal channels, so neither has adapters.
+Source: the alternatives `skd` (here `token_skd`) and `imd` of TextFreeKD's code; neither needs equal channels, so
+neither has adapters.
 """
 
 import torch
@@ -32,7 +33,7 @@ def token_importance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class TokenSimilarity(Distiller):
-    """Difference of token-to-token cosine similarities (SKD); TextFreeKD notes a temperature of 10."""
+    """Difference of token-to-token cosine similarities (its SKD); TextFreeKD notes a temperature of 10."""
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class TokenSimilarity(Distiller):
         """One loss a pair of taps."""
         with torch.autocast(student.logits.device.type, enabled=False):
             return {
-                f"skd/{tap}": token_similarity(tokens(mine), tokens(theirs), self.temperature)
+                f"token_skd/{tap}": token_similarity(tokens(mine), tokens(theirs), self.temperature)
                 for tap, (mine, theirs) in self.features(student, teacher).items()
             }
 

@@ -1,0 +1,116 @@
+"""Decoupled soft logits: what the teacher knows of the true class apart from what it knows of the others.
+
+Source: Zhao et al., CVPR 2022, arXiv 2203.08679, for every pixel; all probabilities stay in the log domain.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from preceptor.distillers.logits import IGNORED, LogitDistiller, comparable_logits, silenced
+from preceptor.distillers.pairs import Align, Interpolation, resize
+from preceptor.errors import RecipeError
+from preceptor.segmentors.base import Segmentation, Tap
+
+
+def decoupled_terms(
+    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """(TCKD, NCKD) of logits [B, C, H, W] at every pixel, each [B, H, W] and without the factor T^2.
+
+    TCKD: KL(teacher || student) of the true class against the rest; NCKD: the same among the other classes, 0 for
+    C = 2. labels: [B, H, W] int64 in 0..C-1. TCKD + (1 - teacher's probability of the label) * NCKD is the KL of all
+    classes (equation 6 of the paper).
+    """
+    mine, theirs = student / temperature, teacher / temperature
+    place = labels.unsqueeze(1)
+    mine_label, theirs_label = mine.gather(1, place), theirs.gather(1, place)
+    mine_rest = mine.scatter(1, place, -torch.inf)
+    theirs_rest = theirs.scatter(1, place, -torch.inf)
+    mine_total, theirs_total = (
+        torch.logsumexp(mine_rest, 1, keepdim=True),
+        torch.logsumexp(theirs_rest, 1, keepdim=True),
+    )
+    # The margin of the label over the rest is the logit of the binary distribution.
+    s, t = mine_label - mine_total, theirs_label - theirs_total
+    target = t.sigmoid() * (F.logsigmoid(t) - F.logsigmoid(s)) + (-t).sigmoid() * (F.logsigmoid(-t) - F.logsigmoid(-s))
+    if student.shape[1] == 2:
+        return target.squeeze(1), torch.zeros_like(target).squeeze(1)
+    # 0 for both at the label, where the two logarithms are -inf and their difference would be undefined.
+    log_q = (mine - mine_total).scatter(1, place, 0.0)
+    log_p = (theirs - theirs_total).scatter(1, place, 0.0)
+    others = (torch.exp(theirs_rest - theirs_total) * (log_p - log_q)).sum(dim=1)
+    return target.squeeze(1), others
+
+
+def decoupled_kl(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    temperature: float = 4.0,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+) -> Tensor:
+    """T^2 * (alpha TCKD + beta NCKD) of logits [B, C, H, W], mean over the pixels whose label is not 255; a scalar.
+
+    labels: [B, H, W] int64 in 0..C-1, or 255 for pixels that take no part, whatever they hold. Zero where none is left.
+    """
+    valid = labels != IGNORED
+    keep = valid.unsqueeze(1)
+    target, others = decoupled_terms(
+        torch.where(keep, student, 0.0), torch.where(keep, teacher, 0.0), torch.where(valid, labels, 0), temperature
+    )
+    return (alpha * target + beta * others).sum() / valid.sum().clamp(min=1) * temperature**2
+
+
+class DecoupledKL(LogitDistiller):
+    """Decoupled soft logits (DKD): alpha times the true class against the rest, beta times the rest among itself.
+
+    at: logits takes labels by nearest neighbour at the native logits; label enlarges the logits to the label map.
+    standardise: z-score the logits of each pixel over its classes first. Mean per pixel, times T^2.
+    """
+
+    name = "dkd"
+
+    def __init__(
+        self,
+        student_taps: tuple[Tap, ...],
+        teacher_taps: tuple[Tap, ...],
+        taps: dict[str, str] | None = None,
+        *,
+        temperature: float = 4.0,
+        alpha: float = 1.0,
+        beta: float = 8.0,
+        standardise: bool = False,
+        at: Literal["logits", "label"] = "logits",
+        align: Align = "smaller",
+        interpolation: Interpolation = "bilinear",
+    ) -> None:
+        super().__init__(
+            taps,
+            temperature=temperature,
+            align=align,
+            interpolation=interpolation,
+            at="native" if at == "logits" else "input",
+            standardise=standardise,
+        )
+        self.alpha, self.beta = alpha, beta
+
+    def logits(self, student: Segmentation, teacher: Segmentation, target: Tensor | None) -> tuple[Tensor, Tensor]:
+        """At the native size, or at the size of the label map. Raises RecipeError where there is no label map."""
+        if target is None:
+            raise RecipeError("this distiller needs labels", where="distill.name", found="dkd", remedy="take kd")
+        if self.at == "native":
+            return super().logits(student, teacher, target)
+        mine, theirs = comparable_logits(student, teacher, "input")
+        size = (target.shape[-2], target.shape[-1])
+        return (
+            resize(silenced(mine, target), size, self.interpolation),
+            resize(silenced(theirs, target), size, self.interpolation),
+        )
+
+    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        assert labels is not None
+        return decoupled_kl(student, teacher, labels, self.temperature, self.alpha, self.beta)
