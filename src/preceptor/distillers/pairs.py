@@ -1,7 +1,8 @@
 """Which feature of the student is compared with which of the teacher, and how the two are brought to one shape."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, get_args
 
@@ -56,6 +57,21 @@ def pair_taps(
 def describe_pairs(pairs: Pairs) -> str:
     """The pairs as text, one a line: `layer4 [512, s8] <- layer4 [2048, s8]` is student <- teacher."""
     return "\n".join(" <- ".join(f"{tap.name} [{tap.channels}, s{tap.stride}]" for tap in pair) for pair in pairs)
+
+
+def per_pair(option: str, weights: Sequence[float], pairs: Pairs) -> tuple[float, ...]:
+    """One weight a pair: those given, or 1 each where none are. Raises RecipeError where they do not fit the pairs."""
+    if not weights:
+        return (1.0,) * len(pairs)
+    if len(weights) != len(pairs) or not all(isinstance(w, int | float) and math.isfinite(w) for w in weights):
+        raise RecipeError(
+            "there is not one weight for each pair of taps",
+            where=f"distill.options.{option}",
+            found=list(weights),
+            expected=f"{len(pairs)} numbers",
+            offenders=describe_pairs(pairs).splitlines(),
+        )
+    return tuple(map(float, weights))
 
 
 def _of_group(student: tuple[Tap, ...], teacher: tuple[Tap, ...], group: Group) -> tuple[list[Tap], list[Tap]]:
