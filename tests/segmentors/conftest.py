@@ -25,7 +25,7 @@ class Golden:
         spec.loader.exec_module(fill)
         facts = json.loads((FOLDER / f"{name}.json").read_text())
         self.config = SimpleNamespace(**facts["config"])
-        self.unused = set(facts["unused"])
+        self.unused = set(facts.get("unused", ()))
         self.state = {key: torch.tensor(fill.tensor(key, tuple(shape))) for key, shape in facts["state"]}
         self.inputs = {
             key.partition(".")[0]: torch.from_numpy(fill.array(key, tuple(item["shape"]), item["low"], item["high"]))
@@ -46,7 +46,7 @@ class Golden:
         assert excess.max() <= 1, f"{name}: {excess.max():.2f} times the tolerance"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def golden() -> Callable[[str], Golden]:
     """Loads a golden case by name."""
     return Golden
