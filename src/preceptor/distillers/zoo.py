@@ -6,23 +6,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from preceptor.distillers.attention import Attention
 from preceptor.distillers.base import Distiller
 from preceptor.distillers.boundary import BoundaryKL
 from preceptor.distillers.channels import ChannelKL
 from preceptor.distillers.contrastive import TokenContrast
 from preceptor.distillers.correlation import Correlation
 from preceptor.distillers.decoupled import DecoupledKL
+from preceptor.distillers.generative import MaskedGeneration
+from preceptor.distillers.hint import Hint
 from preceptor.distillers.logits import PixelKL
+from preceptor.distillers.prototypes import ClassVariation
 from preceptor.distillers.relations import TokenImportance, TokenSimilarity
+from preceptor.distillers.review import Review
+from preceptor.distillers.structural import Structural
 from preceptor.distillers.tokens import TokenL1, TokenL2
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Tap
 
 DISTILLERS: dict[str, type[Distiller]] = {
     "kd": PixelKL,
+    "at": Attention,
     "dkd": DecoupledKL,
     "dist": Correlation,
     "cwd": ChannelKL,
+    "review": Review,
+    "fitnet": Hint,
+    "skd": Structural,
+    "ifvd": ClassVariation,
+    "mgd": MaskedGeneration,
     "boundary": BoundaryKL,
     "token_l1": TokenL1,
     "token_l2": TokenL2,
@@ -51,6 +63,9 @@ PRESETS: dict[str, dict[str, Preset]] = {
         # Its configurations say 3, 0.4 or 1; its code never applies the weight.
         "dist": Preset(1.0, {"temperature": 1.0, "align": "teacher", "skip_constant": False}),
         "cwd": Preset(3.0, {"on": "logits", "temperature": 4.0, **_TEACHER_SIZE}),
+        "at": Preset(250.0, {"p": 2, "reduction": "mean"}),
+        # The ConvNeXt teacher's stages weigh 0.1, 0.01, 0.001 and 0.1 from shallow to deep: set `stage_weights`.
+        "review": Preset(1.0, {"mid": 512}),
     },
 }
 """Published settings by name, then by distiller. `options: {preset: name}` in a recipe takes the options; the weight
