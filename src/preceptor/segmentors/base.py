@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from preceptor.errors import RecipeError
 
 Size = Literal["tiny", "small", "base"]
-Group = Literal["encoder", "preact", "decoder", "logits"]
+Group = Literal["stem", "encoder", "preact", "decoder", "logits"]
 
 
 class Segmentation(NamedTuple):
@@ -34,8 +34,9 @@ class Segmentation(NamedTuple):
 class Tap:
     """A named intermediate feature: [B, channels, H / stride, W / stride], sides rounded up.
 
-    group: where in the network it stands: the end of an encoder stage, the same before its last ReLU ("preact"), a
-    decoder block (or a transformer's bridge), or the head's logits. Distillers choose by it when no pairs are named.
+    group: where in the network it stands: before the encoder's first stage ("stem", compared only when named), the
+    end of an encoder stage, the same before its last ReLU ("preact"), a decoder block (or a transformer's bridge), or
+    the head's logits. Distillers choose by it when no pairs are named.
     """
 
     name: str
@@ -89,6 +90,15 @@ def require_divisible(image: Tensor, divisor: int, name: str) -> None:
             found=f"{height} x {width}",
             expected=f"multiples of {divisor}",
             remedy=f"set data.image_size, for example to {-(-height // divisor) * divisor}",
+        )
+
+
+def check_classes(in_channels: int, classes: int) -> None:
+    """Raise RecipeError unless there is a channel and a class besides the background."""
+    if in_channels < 1 or classes < 2:
+        raise RecipeError(
+            "a network needs at least one channel and two classes (background and one more)",
+            found=f"in_channels {in_channels}, classes {classes}",
         )
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from preceptor.errors import RecipeError
 from preceptor.segmentors.attention import Attention, sinusoid
 from preceptor.segmentors.base import Segmentation, Segmentor, Tap
 from preceptor.segmentors.convnext import STRIDES, ImageEncoder
@@ -189,13 +188,4 @@ class GuideNetwork(Segmentor):
         features = {name: feature.transpose(2, 3) for name, feature in found.features.items()}
         return Segmentation(
             found.logits.transpose(2, 3), features, tuple(side.transpose(2, 3) for side in found.auxiliary)
-        )
-
-
-def check_classes(in_channels: int, classes: int) -> None:
-    """Raise RecipeError unless there is a channel and a class besides the background."""
-    if in_channels < 1 or classes < 2:
-        raise RecipeError(
-            "a network needs at least one channel and two classes (background and one more)",
-            found=f"in_channels {in_channels}, classes {classes}",
         )

@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from preceptor.errors import RecipeError
 from preceptor.segmentors.attention import Attention, sinusoid
-from preceptor.segmentors.base import Condition, Segmentation, Size
+from preceptor.segmentors.base import Condition, Segmentation, Size, check_classes
 from preceptor.segmentors.convnext import ImageEncoder, dimensions
-from preceptor.segmentors.guide_network import GuideDecoder, GuideNetwork, SelfGuideLayer, check_classes
+from preceptor.segmentors.guide_network import GuideDecoder, GuideNetwork, SelfGuideLayer
 
 Variant = Literal["textfreekd", "languide"]
 

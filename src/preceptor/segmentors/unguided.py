@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from preceptor.segmentors.base import Size
+from preceptor.segmentors.base import Size, check_classes
 from preceptor.segmentors.convnext import ImageEncoder, dimensions
-from preceptor.segmentors.guide_network import GuideDecoder, GuideNetwork, SelfGuideLayer, check_classes
+from preceptor.segmentors.guide_network import GuideDecoder, GuideNetwork, SelfGuideLayer
 
 
 class Unguided(GuideNetwork):
