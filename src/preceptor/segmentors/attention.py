@@ -35,8 +35,8 @@ def _kept_sinusoid(length: int, width: int, device: torch.device) -> Tensor:
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention with biases and no dropout.
 
-    The same mathematics and initialisation as `nn.MultiheadAttention`; one matrix product gives query and key where
-    both come from the same tokens, and nothing is copied between batch and token order.
+    The same mathematics and initialisation as `nn.MultiheadAttention`; one matrix product serves all that come from
+    the same tokens, and nothing is copied between batch and token order.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -52,6 +52,9 @@ class Attention(nn.Module):
         """query: [B, N, width]; key and value: [B, M, width]. Returns [B, N, width]."""
         to_query, to_key, to_value = self.in_weight.split(self.width)
         query_bias, key_bias, value_bias = self.in_bias.split(self.width)
+        if query is key and key is value:
+            asked, offered, given = functional.linear(query, self.in_weight, self.in_bias).split(self.width, dim=-1)
+            return self._mix(asked, offered, given)
         if query is key:
             both = functional.linear(query, self.in_weight[: 2 * self.width], self.in_bias[: 2 * self.width])
             asked, offered = both.split(self.width, dim=-1)
@@ -59,6 +62,9 @@ class Attention(nn.Module):
             asked = functional.linear(query, to_query, query_bias)
             offered = functional.linear(key, to_key, key_bias)
         given = functional.linear(value, to_value, value_bias)
+        return self._mix(asked, offered, given)
+
+    def _mix(self, asked: Tensor, offered: Tensor, given: Tensor) -> Tensor:
         mixed = functional.scaled_dot_product_attention(self._split(asked), self._split(offered), self._split(given))
         return self.out(mixed.transpose(1, 2).flatten(2))
 
