@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from preceptor.distillers.base import Distiller
-from preceptor.distillers.logits import At, paired_logits, standardised, valid_pixels
+from preceptor.distillers.logits import At, paired_logits, valid_pixels
 from preceptor.distillers.pairs import Align, FeaturePairs, Interpolation, module_key, to_one_grid, tokens
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, Tap
@@ -114,9 +114,9 @@ class ChannelKL(Distiller):
         """
         with torch.autocast(student.logits.device.type, enabled=False):
             if self.features is None:
-                mine, theirs = paired_logits(student, teacher, self.align, self.at, self.interpolation, target)
-                if self.standardise:
-                    mine, theirs = standardised(mine), standardised(theirs)
+                mine, theirs = paired_logits(
+                    student, teacher, self.align, self.at, self.interpolation, target, self.standardise
+                )
                 return {"cwd": self._compare(mine, theirs, target)}
             losses = {}
             for tap, (one, two) in self.features(student, teacher).items():

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from preceptor.distillers.logits import IGNORED, LogitDistiller, comparable_logits, silenced
+from preceptor.distillers.logits import IGNORED, LogitDistiller, comparable_logits, silenced, standardised
 from preceptor.distillers.pairs import Align, Interpolation, resize
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, Tap
@@ -106,10 +106,9 @@ class DecoupledKL(LogitDistiller):
             return super().logits(student, teacher, target)
         mine, theirs = comparable_logits(student, teacher, "input")
         size = (target.shape[-2], target.shape[-1])
-        return (
-            resize(silenced(mine, target), size, self.interpolation),
-            resize(silenced(theirs, target), size, self.interpolation),
-        )
+        mine = resize(silenced(mine, target), size, self.interpolation)
+        theirs = resize(silenced(theirs, target), size, self.interpolation)
+        return (standardised(mine), standardised(theirs)) if self.standardise else (mine, theirs)
 
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
         assert labels is not None

@@ -105,18 +105,20 @@ def paired_logits(
     at: At = "native",
     interpolation: Interpolation = "bilinear",
     target: Tensor | None = None,
+    standardise: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """`comparable_logits` on one grid. target: [B, H, W] label map, as `silenced` takes it."""
+    """`comparable_logits` on one grid, then `standardised` where asked. target: [B, H, W], as `silenced` takes it."""
     mine, theirs = comparable_logits(student, teacher, at)
-    if target is not None and mine.shape[-2:] != theirs.shape[-2:]:
+    if target is not None and (standardise or mine.shape[-2:] != theirs.shape[-2:]):
         mine, theirs = silenced(mine, target), silenced(theirs, target)
-    return to_one_grid(mine, theirs, align, interpolation)
+    mine, theirs = to_one_grid(mine, theirs, align, interpolation)
+    return (standardised(mine), standardised(theirs)) if standardise else (mine, theirs)
 
 
 def silenced(logits: Tensor, target: Tensor) -> Tensor:
     """Logits [B, C, h, w] with 0 for what is not finite at the ignored pixels of the label map [B, H, W].
 
-    Resizing would otherwise spread it to pixels that count.
+    Resizing would otherwise spread it to pixels that count, and a standard deviation to gradients.
     """
     ignored = labels_at(target, (logits.shape[-2], logits.shape[-1])) == IGNORED
     return torch.where(ignored.unsqueeze(1) & ~torch.isfinite(logits), 0.0, logits)
@@ -147,14 +149,12 @@ class LogitDistiller(Distiller):
         """One loss, by the distiller's name. Pixels of `target` [B, H, W] with the label 255 take no part."""
         with torch.autocast(student.logits.device.type, enabled=False):
             mine, theirs = self.logits(student, teacher, target)
-            if self.standardise:
-                mine, theirs = standardised(mine), standardised(theirs)
             labels = None if target is None else labels_at(target, (mine.shape[-2], mine.shape[-1]))
             return {self.name: self.compare(mine, theirs, labels)}
 
     def logits(self, student: Segmentation, teacher: Segmentation, target: Tensor | None) -> tuple[Tensor, Tensor]:
         """The logits that are compared, [B, C, h, w] each."""
-        return paired_logits(student, teacher, self.align, self.at, self.interpolation, target)
+        return paired_logits(student, teacher, self.align, self.at, self.interpolation, target, self.standardise)
 
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
         """The loss between logits [B, C, h, w]; labels: [B, h, w] on the same grid, with 255 for what is ignored."""
