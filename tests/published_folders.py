@@ -3,6 +3,7 @@
 Layouts and names: specification of text-annotated data sets, sections 1 to 3.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -217,3 +218,57 @@ def _write_sheet(path: Path, rows: list[tuple[str, str]]) -> None:
     for row in rows:
         book.active.append(row)
     book.save(path)
+
+
+def acdc(root: Path, shape: tuple[int, int, int] = (4, 24, 28)) -> Path:
+    """The challenge's own folders: three patients for training, one for testing, two frames and the cycle of each."""
+    for number, split in ((1, "training"), (2, "training"), (7, "training"), (101, "testing")):
+        patient = f"patient{number:03d}"
+        folder = root / "database" / split / patient
+        folder.mkdir(parents=True)
+        for frame in (1, 12):
+            image, label = organs(shape, 4, seed=100 * number + frame)
+            for name, values in (("", (image * 900).astype(np.int16)), ("_gt", label)):
+                save_nifti(folder / f"{patient}_frame{frame:02d}{name}.nii.gz", values, (10.0, 1.5, 1.25))
+        save_nifti(folder / f"{patient}_4d.nii.gz", image, (10.0, 1.5, 1.25))
+        (folder / "Info.cfg").write_text("ED: 1\nES: 12\nGroup: DCM\nHeight: 184.0\nNbFrame: 30\nWeight: 95.0\n")
+    return root
+
+
+def volumes(root: Path, masks: str = "masks", endings: tuple[str, ...] = (".nii.gz", ".nii", ".nii.gz")) -> Path:
+    """Volumes in several sizes and spacings beside their label volumes."""
+    for index, ending in enumerate(endings):
+        image, label = organs((3 + index, 20, 24), 3, seed=index)
+        for folder, values in (("images", image), (masks, label)):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            save_nifti(root / folder / f"scan{index}{ending}", values, (3.0 + index, 0.8, 0.7))
+    return root
+
+
+def nnunet(root: Path, ending: str = ".nii.gz", testing: bool = True) -> Path:
+    """Four training and two test cases in nnU-Net's raw layout."""
+    for index in range(6 if testing else 4):
+        which, name = ("Tr", f"heart_{index:03d}") if index < 4 else ("Ts", f"heart_{index:03d}")
+        image, label = organs((4, 20, 24), 3, seed=index)
+        for folder, stem, values in ((f"images{which}", f"{name}_0000", image), (f"labels{which}", name, label)):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            if ending == ".png":
+                _save(root / folder / f"{stem}.png", (values[1] * (1 if values is label else 255)).astype(np.uint8))
+            else:
+                save_nifti(root / folder / f"{stem}{ending}", values, (6.0, 1.25, 1.25))
+    content = {
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, "left atrium": 1, "wall": 2},
+        "numTraining": 4,
+        "file_ending": ending,
+    }
+    (root / "dataset.json").write_text(json.dumps(content))
+    return root
+
+
+def save_nifti(path: Path, slices: np.ndarray, spacing: tuple[float, float, float]) -> None:
+    """Slices [D, H, W] as a volume in the axial view. spacing: (slice, row, column) in mm."""
+    import nibabel
+
+    depth, row, column = spacing
+    nibabel.Nifti1Image(np.transpose(slices, (2, 1, 0)), np.diag([-column, -row, depth, 1.0])).to_filename(path)

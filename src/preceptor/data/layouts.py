@@ -12,6 +12,7 @@ from pathlib import Path
 from preceptor.data.annotations import REPORT_CODES, read_annotations
 from preceptor.data.case import Case, CaseSet, Finding, read_manifest
 from preceptor.data.check_findings import finding
+from preceptor.data.layout_nnunet import holds_nnunet, proposed_labels, read_nnunet
 from preceptor.data.layout_pictures import folders_parts, lvit_parts, read_parts, textfreekd_parts
 from preceptor.data.layout_slices import (
     ACDC_LABELS,
@@ -21,6 +22,7 @@ from preceptor.data.layout_slices import (
     read_ssl4mis,
     read_transunet,
 )
+from preceptor.data.layout_volumes import holds_acdc, holds_volumes, read_acdc, volumes_parts
 from preceptor.data.volume_cases import expand_volumes
 from preceptor.errors import DataError, RecipeError
 from preceptor.recipe_data import DataRecipe
@@ -38,6 +40,7 @@ class Layout:
     read: the cases of the folder, in their order; faults are added to the list of findings.
     splits: whether a splits.csv (case,split) at the root divides the cases, as the folders do not.
     labels: what the data set calls its classes, name to stored value; proposed where a recipe declares none.
+    within: a more general layout that such a folder has as well, and that goes behind this one.
     """
 
     sign: str
@@ -45,6 +48,7 @@ class Layout:
     read: Callable[[Path, DataRecipe, list[Finding]], list[Case]]
     splits: bool = False
     labels: Callable[[Path], Mapping[str, int]] = lambda root: {}
+    within: str = ""
 
 
 def _read_manifest(root: Path, data: DataRecipe, findings: list[Finding]) -> list[Case]:
@@ -78,6 +82,20 @@ LAYOUTS: dict[str, Layout] = {
         read_transunet,
         labels=lambda root: SYNAPSE_LABELS,
     ),
+    "acdc": Layout(
+        "training/patientNNN/patientNNN_frameFF.nii.gz beside patientNNN_frameFF_gt.nii.gz, testing likewise",
+        holds_acdc,
+        read_acdc,
+        labels=lambda root: ACDC_LABELS,
+    ),
+    "nnunet": Layout("dataset.json beside imagesTr and labelsTr", holds_nnunet, read_nnunet, labels=proposed_labels),
+    "volumes": Layout(
+        "images with NIfTI files only, beside masks or labels",
+        holds_volumes,
+        read_parts(volumes_parts),
+        splits=True,
+        within="folders",
+    ),
 }
 
 
@@ -88,6 +106,8 @@ def recognise(root: Path | str) -> str:
     """
     root = Path(root)
     fitting = [name for name, layout in LAYOUTS.items() if layout.recognise(root)]
+    general = {LAYOUTS[name].within for name in fitting}
+    fitting = [name for name in fitting if name not in general]
     if fitting and (fitting[0] == "manifest" or len(fitting) == 1):
         return fitting[0]
     if fitting:
