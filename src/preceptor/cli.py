@@ -12,13 +12,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from preceptor.cli_compare import compare, convert
+from preceptor.cli_options import (
+    SPLITS,
+    Changes,
+    Labels,
+    Layout,
+    Quiet,
+    RecipeName,
+    Source,
+    examples,
+    one_of,
+    progress_kind,
+)
 from preceptor.errors import DataError, Interrupted, RecipeError, StorageError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from preceptor.pipeline import Outcome, Stage
-    from preceptor.progress import Kind
 
 app = typer.Typer(
     name="preceptor",
@@ -30,53 +42,7 @@ app = typer.Typer(
 )
 
 
-def _recipe_names(incomplete: str) -> list[str]:
-    from preceptor.recipe import shipped_recipes
-
-    return [name for name in shipped_recipes() if name.startswith(incomplete)]
-
-
-def _one_of(*words: str) -> "Callable[[str], list[str]]":
-    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
-
-
-RecipeName = Annotated[
-    str, typer.Argument(help="A recipe file, or the name of a shipped one.", autocompletion=_recipe_names)
-]
-Source = Annotated[
-    str,
-    typer.Argument(help="A data folder, a recipe file, or the name of a shipped recipe.", autocompletion=_recipe_names),
-]
-Layout = Annotated[
-    str,
-    typer.Option(
-        help="auto, lvit, textfreekd, folders or manifest.",
-        autocompletion=_one_of("auto", "lvit", "textfreekd", "folders", "manifest"),
-    ),
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe field: --set training.lr=1e-3"),
-]
-Labels = Annotated[
-    list[str] | None,
-    typer.Option("--label", metavar="NAME=VALUE", help="A class and its stored mask value, the background first."),
-]
-SPLITS = ("all", "train", "val", "test")
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
-
-
-def _examples(*lines: str) -> str:
-    return "Examples:\n\n" + "\n\n".join(f"    {line}" for line in lines)
-
-
-def _kind(quiet: bool) -> "Kind":
-    if quiet:
-        return "silent"
-    return "live" if sys.stderr.isatty() else "plain"
-
-
-@app.command(epilog=_examples("preceptor demo", "preceptor demo --out runs/first"))
+@app.command(epilog=examples("preceptor demo", "preceptor demo --out runs/first"))
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder.")] = Path("runs/demo"),
     changes: Changes = None,
@@ -88,7 +54,7 @@ def demo(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "preceptor run textfreekd/monuseg --set data.root=MoNuSeg",
         "preceptor run my.yaml --out runs/mine --set seeds=[0,1,2]",
         "preceptor run my.yaml --only teacher",
@@ -101,7 +67,7 @@ def run(
         list[str] | None,
         typer.Option(
             help="Do only this stage: teacher, control, student or evaluate. May be given several times.",
-            autocompletion=_one_of("teacher", "control", "student", "evaluate"),
+            autocompletion=one_of("teacher", "control", "student", "evaluate"),
         ),
     ] = None,
     changes: Changes = None,
@@ -120,7 +86,7 @@ def _run(recipe: str, out: Path | None, only: "Sequence[Stage]", quiet: bool, ch
     from preceptor.pipeline import run as run_recipe
 
     try:
-        _tell(run_recipe(recipe, out, only=only, progress=_kind(quiet), changes=changes or ()))
+        _tell(run_recipe(recipe, out, only=only, progress=progress_kind(quiet), changes=changes or ()))
     except KeyboardInterrupt:  # here, since typer would make a silent exit of it
         print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -137,7 +103,7 @@ def _tell(outcome: "Outcome") -> None:
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "preceptor check MoNuSeg",
         "preceptor check MoNuSeg --label background=0 --label nucleus=255",
         "preceptor check MoNuSeg --write-manifest cases.csv",
@@ -168,7 +134,7 @@ def check(
     found = read_cases(data)
     if Path(source).is_dir() and all(case.report is None for case in found.cases):
         reports = None
-    counter = callback(make_progress(_kind(quiet)), "check")
+    counter = callback(make_progress(progress_kind(quiet)), "check")
     result = check_cases(found, data, reports, progress=counter)
     print(render_check(result))
     if write_manifest:
@@ -180,7 +146,7 @@ def check(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "preceptor embed MoNuSeg --encoder hashed -o reports.safetensors",
         "preceptor embed my.yaml -o reports.safetensors",
         "preceptor embed QaTa --encoder models/cxr-bert -o reports.safetensors",
@@ -203,12 +169,12 @@ def embed(
     given = {"encoder": encoder, "revision": revision, "length": length}
     options = [f"reports.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     recipe = embedding_recipe(source, [*options, *(changes or [])])
-    features = embed_reports(recipe, out, make_progress(_kind(quiet)))
+    features = embed_reports(recipe, out, make_progress(progress_kind(quiet)))
     print(f"{out}: {len(features)} wordings, {features.length} tokens of width {features.width}")
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "preceptor evaluate runs/demo --set evaluate.tolerance=3",
         "preceptor evaluate package films --label background=0 --label infection=255",
     )
@@ -220,7 +186,7 @@ def evaluate(
     layout: Layout = "auto",
     labels: Labels = None,
     split: Annotated[
-        str, typer.Option(help="For a package: all, train, val or test.", autocompletion=_one_of(*SPLITS))
+        str, typer.Option(help="For a package: all, train, val or test.", autocompletion=one_of(*SPLITS))
     ] = "all",
     changes: Changes = None,
     quiet: Quiet = False,
@@ -255,7 +221,7 @@ def evaluate(
     cases = [case for case in read_cases(section).cases if case.mask and split in ("all", case.split)]
     if not cases:
         raise DataError("there is no labelled case to judge", where=data, found=f"none with a mask in split {split}")
-    counter = callback(make_progress(_kind(quiet)), "judge")
+    counter = callback(make_progress(progress_kind(quiet)), "judge")
     place = out or Path("runs") / f"evaluate-{data.name}"
     figures = evaluate_package(load_package(target), section, cases, place, counter)
     for name, (mean, low, high) in figures.items():
@@ -263,7 +229,7 @@ def evaluate(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "preceptor predict runs/demo/package films/ -o masks",
         "preceptor predict runs/demo/package a.png b.nii.gz -o masks --overlays",
     )
@@ -291,7 +257,7 @@ def predict(
         probabilities=probabilities,
         overwrite=overwrite,
         device=device,
-        progress=callback(make_progress(_kind(quiet)), "predict"),
+        progress=callback(make_progress(progress_kind(quiet)), "predict"),
     )
     print(f"{len(result.done)} written to {out}" + (f", {len(result.kept)} kept" if result.kept else ""))
     if result.failed:
@@ -301,7 +267,16 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command(epilog=_examples("preceptor report runs/demo"))
+app.command(
+    epilog=examples(
+        "preceptor compare my.matrix.yaml --jobs 2",
+        "preceptor compare zoo/acdc --set recipe.data.root=ACDC --out runs/acdc",
+        "preceptor compare runs/first runs/second --out runs/both",
+    )
+)(compare)
+
+
+@app.command(epilog=examples("preceptor report runs/demo"))
 def report(folder: Annotated[Path, typer.Argument(help="A judged run folder.")]) -> None:
     """Write report.html of a finished run again."""
     from preceptor.evaluation.report import write_report
@@ -316,9 +291,12 @@ def report(folder: Annotated[Path, typer.Argument(help="A judged run folder.")])
     print(write_report(folder))
 
 
+app.command(epilog=examples("preceptor convert ACDC --to nnunet --out nnUNet_raw/Dataset027_ACDC --name ACDC"))(convert)
+
+
 @app.command(
     "import-weights",
-    epilog=_examples(
+    epilog=examples(
         "preceptor import-weights medseg.ckpt --architecture languide -o languide",
         "preceptor import-weights pytorch_model.bin --architecture text-encoder -o bert",
     ),
@@ -330,7 +308,7 @@ def import_weights(
         str,
         typer.Option(
             help="textfreekd-teacher, textfreekd-student, languide or text-encoder.",
-            autocompletion=_one_of("textfreekd-teacher", "textfreekd-student", "languide", "text-encoder"),
+            autocompletion=one_of("textfreekd-teacher", "textfreekd-student", "languide", "text-encoder"),
         ),
     ],
 ) -> None:
@@ -340,7 +318,7 @@ def import_weights(
     print(import_package(checkpoint, out, architecture))
 
 
-@app.command("list", epilog=_examples("preceptor list", "preceptor list distillers", "preceptor list choices"))
+@app.command("list", epilog=examples("preceptor list", "preceptor list distillers", "preceptor list choices"))
 def list_names(
     kind: Annotated[
         str | None, typer.Argument(help="segmentors, distillers, layouts, choices, ... ; all if left out.")
@@ -356,7 +334,7 @@ def list_names(
     print(render({kind: sections[kind]} if kind else sections, width))
 
 
-@app.command(epilog=_examples("preceptor show demo", "preceptor show my.yaml --set training.lr=1e-3"))
+@app.command(epilog=examples("preceptor show demo", "preceptor show my.yaml --set training.lr=1e-3"))
 def show(recipe: RecipeName, changes: Changes = None) -> None:
     """Print a recipe as it is run: everything inherited and every default filled in."""
     from preceptor.recipe import read_recipe

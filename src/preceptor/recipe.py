@@ -232,12 +232,17 @@ class Recipe(Part):
 
 def shipped_recipes() -> dict[str, Path]:
     """Name (`textfreekd/monuseg`) to file of every recipe that comes with the library."""
+    return {name: file for name, file in shipped(".yaml").items() if "." not in name}
+
+
+def shipped(suffix: str) -> dict[str, Path]:
+    """Name to file of what comes with the library in the folder of recipes and ends with `suffix`."""
     here = Path(__file__).resolve().parent
     folder = next((f for f in (here / "recipes", here.parent.parent / "recipes") if f.is_dir()), None)
     if folder is None:
         return {}
-    files = sorted(folder.rglob("*.yaml"))
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+    files = sorted(folder.rglob(f"*{suffix}"))
+    return {file.relative_to(folder).as_posix().removesuffix(suffix): file for file in files}
 
 
 def read_recipe(source: str | Path, changes: Iterable[str] = ()) -> Recipe:
@@ -253,9 +258,7 @@ def validate_recipe(content: Mapping[str, Any], where: object = "recipe", change
 
     Raises RecipeError that lists every fault with the nearest valid key.
     """
-    changed = copy.deepcopy(dict(content))
-    for change in changes:
-        _apply_change(changed, change)
+    changed = apply_changes(content, changes)
     try:
         return Recipe.model_validate(changed)
     except ValidationError as error:
@@ -268,11 +271,17 @@ def _resolve(source: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = _find(source, seen[-1].parent if seen else None)
     if path in seen:
         raise RecipeError("recipes extend each other in a circle", where=path, offenders=[str(p) for p in seen])
-    content = read_yaml(path)
+    return _inherited(read_yaml(path), (*seen, path))
+
+
+def inherited(content: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """`content`, found in `file`, laid over the recipe that it `extends`, if it does."""
+    return _inherited(dict(content), (file.resolve(),))
+
+
+def _inherited(content: dict[str, Any], seen: tuple[Path, ...]) -> dict[str, Any]:
     parent = content.pop("extends", None)
-    if parent is None:
-        return content
-    return merge(_resolve(str(parent), (*seen, path)), content)
+    return content if parent is None else merge(_resolve(str(parent), seen), content)
 
 
 def _find(source: str | Path, beside: Path | None) -> Path:
@@ -299,6 +308,14 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = merge(result[key], value) if both else value
     return result
+
+
+def apply_changes(content: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
+    """A copy of nested dictionaries with `a.b=value` changes. Raises RecipeError for keys that lead nowhere."""
+    changed = copy.deepcopy(dict(content))
+    for change in changes:
+        _apply_change(changed, change)
+    return changed
 
 
 def _apply_change(content: dict[str, Any], change: str) -> None:

@@ -57,9 +57,16 @@ def write_report(run_folder: Path | str, data_root: Path | str | None = None) ->
     data_root: folder of the images, the recipe's where left out. Images that are gone leave a note in the report.
     Raises StorageError where `summary.json` or `recipe.yaml` is missing or damaged.
     """
+    run = Path(run_folder)
+    path = run / "report.html"
+    write_text(path, environment().get_template("report.html").render(context(run, data_root)))
+    return path
+
+
+def environment() -> Any:
+    """The templates of the pages, with the filters that they use; everything is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    run = Path(run_folder)
     page = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -68,9 +75,7 @@ def write_report(run_folder: Path | str, data_root: Path | str | None = None) ->
         lstrip_blocks=True,
     )
     page.filters |= {"points": points, "p": p_text, "score": score, "count": count, "plain": plain}
-    path = run / "report.html"
-    write_text(path, page.get_template("report.html").render(context(run, data_root)))
-    return path
+    return page
 
 
 def context(run: Path, data_root: Path | str | None = None) -> dict[str, Any]:

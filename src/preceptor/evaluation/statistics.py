@@ -121,7 +121,7 @@ def bootstrap(
     centres = statistic(total)
     if len(totals) < 2:
         return [Interval(float(centre), float("nan"), float("nan")) for centre in centres]
-    draws = statistic(_resample(totals, resamples, seed))
+    draws = statistic(resampled(totals, resamples, seed))
     left_out = statistic(total - totals)
     return [_bca(float(centres[m]), draws[:, m], left_out[:, m], confidence) for m in range(len(centres))]
 
@@ -143,8 +143,8 @@ def _bca(centre: float, draws: np.ndarray, left_out: np.ndarray, confidence: flo
     return Interval(centre, float(low), float(high))
 
 
-def _resample(totals: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Sums of units drawn with replacement: [resamples, K]."""
+def resampled(totals: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Sums of units [units, K] drawn with replacement: [resamples, K]; the same draws for equally many units."""
     noise, count = np.random.default_rng(seed), len(totals)
     step = max(1, BLOCK // count)
     blocks = []

@@ -124,7 +124,7 @@ def _spread(values: list[float]) -> dict[str, float | None]:
 
 def _gains(scores: Mapping[str, Scores], settings: EvaluateRecipe, seed: int) -> dict[str, dict[str, Any]]:
     pairs = [(a, b) for a, b in GAINS if a in scores and b in scores]
-    gains = {f"{a}_over_{b}": _gain(scores[a], scores[b], settings, seed) for a, b in pairs}
+    gains = {f"{a}_over_{b}": gain_between(scores[a], scores[b], settings, seed) for a, b in pairs}
     places = [(name, metric) for name in gains for metric in METRICS]
     adjusted = holm([gains[name][metric]["p"] for name, metric in places])
     for (name, metric), p in zip(places, adjusted, strict=True):
@@ -132,7 +132,7 @@ def _gains(scores: Mapping[str, Scores], settings: EvaluateRecipe, seed: int) ->
     return gains
 
 
-def _gain(ours: Scores, theirs: Scores, settings: EvaluateRecipe, seed: int) -> dict[str, dict[str, Any]]:
+def gain_between(ours: Scores, theirs: Scores, settings: EvaluateRecipe, seed: int) -> dict[str, dict[str, Any]]:
     """The gain in each metric; effect sizes for those that are means over cases."""
     seeds = math.lcm(len(ours.seeds), len(theirs.seeds))
     a, b = ours.repeated(seeds), theirs.repeated(seeds)

@@ -26,7 +26,7 @@ from preceptor.learning.privilege import PRIVILEGES
 from preceptor.learning.tasks import Distilled, FrozenTeacher, Lesson, Supervised
 from preceptor.learning.training import Training, make_fabric
 from preceptor.progress import Kind, Progress, make_progress
-from preceptor.recipe import Recipe, TrainingRecipe
+from preceptor.recipe import DistillRecipe, Recipe, TrainingRecipe
 from preceptor.segmentors import zoo as segmentors
 from preceptor.segmentors.base import Condition, Segmentor, Tap
 from preceptor.storage import read_json, write_json
@@ -130,13 +130,18 @@ def lessons(recipe: Recipe, student: Taps, teachers: Mapping[str, Taps], seed: i
             student_taps=student,
             teacher_taps=teachers[arm],
             taps=part.taps,
-            **({"preset": part.preset} if part.preset else {}),
-            **{"seed": seed * 1_000 + index, **part.options},
+            **_given(part, seed * 1_000 + index),
         )
         course = {key: getattr(part, key) for key in ("weight", "warmup", "decay", "final")}
         prefix = f"{index}/" if names.count(part.name) > 1 else ""
         found.append(Lesson(distiller, arm, **course, prefix=prefix))
     return found
+
+
+def _given(part: DistillRecipe, seed: int) -> dict[str, Any]:
+    """The options of a distiller, and the published settings that they change."""
+    preset = {"preset": part.preset} if part.preset else {}
+    return {"seed": seed, **preset, **part.options}
 
 
 def preprocessing_of(recipe: Recipe) -> Preprocessing:

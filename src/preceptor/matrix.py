@@ -1,0 +1,160 @@
+"""A matrix: teachers x students x distillers x seeds as one file, and the runs that it stands for.
+
+Every teacher and every control is trained once, in a run of its own, and shared: a run of a student takes them as they
+are. So a run is all that there is; a matrix only names many.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from preceptor.errors import RecipeError
+from preceptor.recipe import (
+    DistillRecipe,
+    Recipe,
+    SegmentorRecipe,
+    TeacherRecipe,
+    apply_changes,
+    inherited,
+    read_yaml,
+    shipped,
+    validate_recipe,
+)
+from preceptor.recipe_data import Part
+from preceptor.recipe_faults import explain
+
+SUFFIX = ".matrix.yaml"
+"""How the names of shipped matrices end, so that they are not taken for recipes."""
+
+Names = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+
+
+class Matrix(Part):
+    """What is compared. recipe: what all runs share, as a recipe without teacher, student and distillers; it may
+    `extends` another. distillers: each a list of distillers that are used together. only: runs to make, as
+    `student--teacher--distiller` with * for any; all where empty.
+    """
+
+    name: Annotated[str, Field(pattern=r"^\w[\w .+-]*$")]
+    description: str = ""
+    recipe: dict[str, Any]
+    teachers: dict[Names, TeacherRecipe] = Field(min_length=1)
+    students: dict[Names, SegmentorRecipe] = Field(min_length=1)
+    distillers: dict[Names, list[DistillRecipe]] = Field(min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1)
+    only: list[str] = Field(default=[])
+
+    @field_validator("distillers", mode="before")
+    @classmethod
+    def _single_distillers(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: [part] if isinstance(part, dict) else part for name, part in value.items()}
+
+    @field_validator("recipe")
+    @classmethod
+    def _shared_parts(cls, value: dict[str, Any]) -> dict[str, Any]:
+        own = {"teacher", "teachers", "student", "distill", "control", "seeds", "name"} & set(value)
+        if own:
+            raise ValueError(
+                f"recipe: {', '.join(sorted(own))} belong to the matrix itself, not to what all runs share"
+            )
+        return value
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a matrix. role: what it adds to the comparison. stages: as `pipeline.run`. needs: cells before it."""
+
+    name: str
+    role: str
+    recipe: Recipe
+    stages: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    student: str = ""
+    teacher: str = ""
+    distiller: str = ""
+
+
+def read_matrix(source: str | Path, changes: Iterable[str] = ()) -> Matrix:
+    """A matrix by file or shipped name; changes: `a.b=value`, on the matrix (`recipe.training.epochs=3`).
+
+    Raises RecipeError with every fault at once.
+    """
+    found = shipped(SUFFIX)
+    path = Path(source) if Path(source).is_file() else found.get(str(source))
+    if path is None:
+        raise RecipeError(
+            "there is no such matrix file and no shipped matrix of that name",
+            where=source,
+            expected=", ".join(found) or None,
+            remedy="name a file with the keys name, recipe, teachers, students, distillers and seeds",
+        )
+    content = apply_changes(read_yaml(path), changes)
+    shared = content.get("recipe")
+    if isinstance(shared, dict):
+        content["recipe"] = inherited(shared, path)
+        for own in ("teacher", "teachers", "student", "distill", "control", "seeds", "name", "description"):
+            if own not in shared:
+                content["recipe"].pop(own, None)
+    try:
+        return Matrix.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError("the matrix is not valid", where=source, offenders=explain(error, Matrix)) from error
+
+
+def cells(matrix: Matrix, folder: Path) -> list[Cell]:
+    """The runs of a matrix below `folder`, teachers and controls first.
+
+    Raises RecipeError for what no recipe may hold, and where no run is left.
+    """
+    chosen = [
+        (student, teacher, distiller)
+        for student in matrix.students
+        for teacher in matrix.teachers
+        for distiller in matrix.distillers
+        if not matrix.only or any(_fits(pattern, (student, teacher, distiller)) for pattern in matrix.only)
+    ]
+    if not chosen:
+        raise RecipeError("no run is left", where="only", found=matrix.only, expected="student--teacher--distiller")
+    first = next(iter(matrix.students))
+    found: list[Cell] = []
+    content: dict[str, Any]
+    for name in dict.fromkeys(teacher for _, teacher, _ in chosen):
+        content = {"teacher": _plain(matrix.teachers[name]), "student": _plain(matrix.students[first])}
+        recipe = _recipe(matrix, f"teacher-{name}", content)
+        found.append(Cell(f"teacher-{name}", "teacher", recipe, ("teacher", "evaluate"), teacher=name))
+    for name in dict.fromkeys(student for student, _, _ in chosen):
+        recipe = _recipe(matrix, f"control-{name}", {"student": _plain(matrix.students[name])})
+        found.append(Cell(f"control-{name}", "control", recipe, student=name))
+    for student, teacher, distiller in chosen:
+        name = f"{student}--{teacher}--{distiller}"
+        needs = f"teacher-{teacher}", f"control-{student}"
+        content = {
+            "teacher": {**_plain(matrix.teachers[teacher]), "source": str(folder / needs[0])},
+            "control": {"source": str(folder / needs[1])},
+            "student": _plain(matrix.students[student]),
+            "distill": [_plain(part) for part in matrix.distillers[distiller]],
+        }
+        recipe = _recipe(matrix, name, content)
+        found.append(Cell(name, "student", recipe, (), needs, student, teacher, distiller))
+    return found
+
+
+def _recipe(matrix: Matrix, name: str, content: dict[str, Any]) -> Recipe:
+    shared = {**matrix.recipe, **content, "name": name, "seeds": matrix.seeds}
+    return validate_recipe(shared, where=f"{matrix.name}: {name}")
+
+
+def _plain(part: Part) -> dict[str, Any]:
+    return part.model_dump(mode="json")
+
+
+def _fits(pattern: str, names: tuple[str, str, str]) -> bool:
+    wanted = pattern.split("--")
+    if len(wanted) != len(names):
+        raise RecipeError("not of the form student--teacher--distiller", where="only", found=pattern)
+    return all(part in ("*", name) for part, name in zip(wanted, names, strict=True))
