@@ -8,6 +8,8 @@ PositiveInt = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
+Normalisation = Literal["zscore", "unit", "none", "volume_minmax", "volume_zscore", "volume_percentile"]
+
 
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -41,7 +43,10 @@ class DataRecipe(Part):
     labels: class name to stored mask value (a list of values, or a colour "#rrggbb"); the first is the background.
     mask_rule: "exact" (every stored value is declared), "threshold" (binary: above half of the largest),
     "eq255" (TextFreeKD), "bilinear_gt0" (LViT, C2FVL). image_size: the network's input, height and width in pixels.
-    normalize: "zscore" (per image and channel), "unit" (stored range to 0..1). antialias: when an image is reduced.
+    clip: [low, high] in stored values, as Hounsfield units, before all else. normalize: "zscore" (per image and
+    channel), "unit" (the range of the clip or of the type to 0..1), "none" (values as stored), or by the whole volume:
+    "volume_minmax" (0..1), "volume_zscore", "volume_percentile" (percentiles 2 to 98 to 0..1).
+    antialias: when an image is reduced.
     missing_text: "empty" lets a case without report take part with an empty one.
     """
 
@@ -64,7 +69,8 @@ class DataRecipe(Part):
     channels: PositiveInt = 3
     resize: Literal["bicubic", "bilinear"] = "bicubic"
     antialias: bool = True
-    normalize: Literal["zscore", "unit"] = "zscore"
+    clip: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    normalize: Normalisation = "zscore"
     split: SplitRecipe = SplitRecipe()
     missing_text: Literal["error", "empty"] = "error"
     drop_unpaired: bool = False
@@ -81,9 +87,11 @@ class DataRecipe(Part):
         return height, width
 
     @model_validator(mode="after")
-    def _two_sizes(self) -> "DataRecipe":
+    def _pairs(self) -> "DataRecipe":
         if isinstance(self.image_size, list) and len(self.image_size) != 2:
             raise ValueError("image_size is one number or [height, width]")
+        if self.clip is not None and self.clip[0] >= self.clip[1]:
+            raise ValueError("clip is [low, high] with low below high")
         return self
 
 

@@ -182,3 +182,32 @@ def test_real_images_become_normalised_arrays_with_binary_masks(real_data: Path,
     assert shelf.masks is not None
     assert set(np.unique(shelf.masks)) == {0, 1}
     assert 0.1 < shelf.masks.mean() < 0.5
+
+
+def test_slices_of_volumes_are_prepared_in_the_scale_of_their_volume(tmp_path: Path) -> None:
+    from preceptor.data.volume_cases import expand_volumes
+
+    volume = np.arange(3 * 16 * 12, dtype=np.float32).reshape(3, 16, 12)
+    label = np.zeros((3, 16, 12), np.uint8)
+    label[1, :8] = 1
+    label[1, 8:] = 3
+    path = tmp_path / "v.npz"
+    np.savez(path, image=volume, label=label)
+    cases = list(expand_volumes([Case("v", path, path, "train")]))
+    labels = {"background": 0, "one": 1, "three": 3}
+    settings = Preprocessing((16, 12), 1, normalize="volume_minmax")
+    shelf = build_shelf(cases, settings, labels, "exact", tmp_path / "cache")
+    np.testing.assert_allclose(shelf.stored[:, 0], volume / volume.max(), atol=1e-6)
+    assert shelf.masks is not None
+    assert [sorted(np.unique(mask)) for mask in shelf.masks] == [[0], [1, 2], [0]]
+    settings = Preprocessing((16, 12), 1, normalize="none")
+    np.testing.assert_array_equal(
+        build_shelf(cases, settings, labels, "exact", tmp_path / "cache").stored[:, 0], volume
+    )
+
+
+def test_slice_files_cannot_be_scaled_by_a_volume_that_is_not_there(tmp_path: Path) -> None:
+    np.savez(tmp_path / "v_1.npz", image=np.zeros((4, 4)), label=np.zeros((4, 4)))
+    case = Case("v_1", tmp_path / "v_1.npz", tmp_path / "v_1.npz", "train", volume="v")
+    with pytest.raises(DataError, match=r"(?s)case v_1 cannot be prepared.*does not tell its volume.*data\.normalize"):
+        build([case], tmp_path / "cache", Preprocessing((4, 4), 1, normalize="volume_zscore"))

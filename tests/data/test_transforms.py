@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from preceptor.data.readers import Geometry, Picture
+from preceptor.data.readers import Geometry, Picture, read_image
 from preceptor.data.transforms import Preprocessing, is_grey
 from preceptor.errors import DataError, StorageError
 from preceptor.recipe_data import DataRecipe
@@ -117,3 +117,48 @@ def test_grey_pictures_are_recognised_with_and_without_colour_channels() -> None
     assert is_grey(np.stack([grey] * 3, -1))
     assert not is_grey(np.stack([grey, grey, grey + 1], -1))
     assert not is_grey(np.zeros((4, 4, 2)))
+
+
+def test_values_are_cut_off_before_all_else() -> None:
+    pixels = np.array([[-1000, -125], [75, 3000]], np.int16)
+    plain = Preprocessing((2, 2), 1, normalize="none", clip=(-125.0, 275.0)).apply(picture(pixels))
+    assert plain.tolist() == [[[-125, -125], [75, 275]]]
+    unit = Preprocessing((2, 2), 1, normalize="unit", clip=(-125.0, 275.0)).apply(picture(pixels))
+    assert unit.tolist() == [[[0, 0], [0.5, 1]]]
+
+
+def test_stored_values_pass_as_they_are() -> None:
+    pixels = np.random.default_rng(0).random((8, 8)).astype(np.float32)
+    result = Preprocessing((8, 8), 1, normalize="none").apply(picture(pixels))
+    assert np.array_equal(result[0].numpy(), pixels)
+
+
+def test_a_slice_is_scaled_as_its_volume_and_a_picture_as_itself(tmp_path: Path) -> None:
+    volume = np.arange(32, dtype=np.float32).reshape(2, 4, 4)
+    np.savez(tmp_path / "v.npz", image=volume)
+    settings = Preprocessing((4, 4), 1, normalize="volume_minmax")
+    upper = settings.apply(read_image(tmp_path / "v.npz", 1)).numpy()
+    np.testing.assert_allclose(upper[0], volume[1] / 31, atol=1e-6)
+    alone = settings.apply(picture(volume[1])).numpy()
+    assert (alone.min(), alone.max()) == (0, 1)
+
+
+def test_a_volume_keeps_its_scale_through_a_resize_and_three_channels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "v.npz", image=np.stack([np.full((6, 6), 10.0), np.full((6, 6), 30.0), np.zeros((6, 6))]))
+    settings = Preprocessing((4, 4), 3, normalize="volume_percentile")
+    result = settings.apply(read_image(tmp_path / "v.npz", 0))
+    assert torch.allclose(result, torch.full((3, 4, 4), 1 / 3), atol=1e-5)
+
+
+def test_settings_of_earlier_versions_are_read_and_written_as_before() -> None:
+    old = {"size": [8, 8], "channels": 3, "resize": "bicubic", "antialias": True, "normalize": "zscore"}
+    assert Preprocessing.from_dict(old).to_dict() == old
+
+
+def test_clipping_survives_the_way_through_a_package() -> None:
+    settings = Preprocessing.from_recipe(DataRecipe(image_size=8, clip=[-125, 275], normalize="volume_minmax"))
+    assert Preprocessing.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    assert settings.clip == (-125, 275)
+    for clip in ([275, -125], [1], ["a", "b"], 3):
+        with pytest.raises(StorageError):
+            Preprocessing.from_dict({**settings.to_dict(), "clip": clip})

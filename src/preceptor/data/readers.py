@@ -86,10 +86,11 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """pixels: [H, W] or [H, W, C], row-major, in the stored type."""
+    """pixels: [H, W] or [H, W, C], row-major, in the stored type. volume: the file that it is a slice of, if of any."""
 
     pixels: np.ndarray
     geometry: Geometry
+    volume: Path | None = None
 
 
 def suffixes() -> tuple[str, ...]:
@@ -140,7 +141,8 @@ def _read(path: Path, slice: int | None, mask: bool) -> Picture:
         pixels, spacing = _guarded(path, kind, lambda: decode_picture(path, kind, mask))
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     height, width = pixels.shape[:2]
-    return Picture(pixels, Geometry((height, width), spacing, kind, affine, orientation))
+    geometry = Geometry((height, width), spacing, kind, affine, orientation)
+    return Picture(pixels, geometry, None if slice is None else path)
 
 
 def _format(path: Path) -> str:

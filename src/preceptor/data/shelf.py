@@ -210,11 +210,22 @@ def _prepared(shelf: Shelf, labels: Mapping[str, Any], rule: str) -> Iterator[tu
                 future.cancel()
 
 
+def _require_volume(case: Case, preprocessing: Preprocessing) -> None:
+    if preprocessing.by_volume and case.volume is not None and case.slice is None:
+        raise DataError(
+            "a slice in a file of its own does not tell its volume's values",
+            found=f"data.normalize: {preprocessing.normalize}",
+            expected="none, where the slices were scaled volume by volume before they were saved; else unit or zscore",
+            remedy="set data.normalize",
+        )
+
+
 def _prepare(
     case: Case, preprocessing: Preprocessing, labels: Mapping[str, Any], rule: str
 ) -> tuple[np.ndarray, np.ndarray | None]:
     path = case.image
     try:
+        _require_volume(case, preprocessing)
         picture = read_image(path, case.slice)
         if is_grey(picture.pixels) and preprocessing.channels in (1, 3):
             single = picture.pixels if picture.pixels.ndim == 2 else picture.pixels[..., 0]

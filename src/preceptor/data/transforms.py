@@ -1,4 +1,4 @@
-"""From a stored picture to the array a network is shown: channels, one resize, normalisation.
+"""From a stored picture to the array a network is shown: channels, clipping, scale, one resize.
 
 The same object prepares images for training and, from a package, for inference. With `antialias=False`, "bicubic" and
 "zscore" it is TextFreeKD's and LanGuide's preparation, row-major instead of transposed (spec textfreekd.md section 7).
@@ -6,16 +6,17 @@ The same object prepares images for training and, from a package, for inference.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from preceptor.data.intensity import Scale, scale_of, volume_scale
 from preceptor.data.readers import Picture
 from preceptor.errors import DataError, StorageError
-from preceptor.recipe_data import DataRecipe
+from preceptor.recipe_data import DataRecipe, Normalisation
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601, as the PNG and JPEG libraries use)."""
@@ -29,21 +30,30 @@ class Preprocessing:
     """How a picture becomes the input of a network.
 
     size: (height, width) in pixels. channels: 1 or 3 convert grey and colour into each other; any other number must be
-    what the file has. resize, antialias: interpolation, and whether it smooths when it reduces. normalize: "zscore"
-    (each channel to mean 0 and population standard deviation 1; a constant channel gives 0) or "unit" (unsigned
-    integers by the range of their type, everything else by the picture's own range, to 0..1).
+    what the file has. resize, antialias: interpolation, and whether it smooths when it reduces. clip: (low, high) that
+    stored values are cut off at. normalize: "zscore" (after the resize, each channel to mean 0 and population standard
+    deviation 1; a constant channel gives 0); "unit" (the clip's range, else unsigned integers by the range of their
+    type, everything else by the picture's own range, to 0..1); "none" (values as they are); or by the whole volume that
+    the picture is a slice of, before the resize, as `intensity.scale_of` tells. Other pictures are their own volume.
     """
 
     size: tuple[int, int]
     channels: int = 3
     resize: Literal["bicubic", "bilinear"] = "bicubic"
     antialias: bool = True
-    normalize: Literal["zscore", "unit"] = "zscore"
+    normalize: Normalisation = "zscore"
+    clip: tuple[float, float] | None = None
+
+    @property
+    def by_volume(self) -> bool:
+        """Whether a slice's values depend on the other slices of its volume."""
+        return self.normalize.startswith("volume_")
 
     @classmethod
     def from_recipe(cls, data: DataRecipe) -> "Preprocessing":
         """The preprocessing that a recipe asks for."""
-        return cls(data.size, data.channels, data.resize, data.antialias, data.normalize)
+        clip = None if data.clip is None else (data.clip[0], data.clip[1])
+        return cls(data.size, data.channels, data.resize, data.antialias, data.normalize, clip)
 
     def apply(self, picture: Picture, where: object = None) -> Tensor:
         """The picture as float32 [channels, height, width].
@@ -52,17 +62,31 @@ class Preprocessing:
         Raises DataError for NaN or infinite pixels and for channels that cannot be converted.
         """
         image = self._to_channels(np.asarray(picture.pixels), where)
-        if self.normalize == "unit":
+        if self.clip is not None:
+            image = image.clamp(*self.clip)
+        if self.normalize == "unit" and self.clip is None:
             image = _to_unit(image, picture.pixels.dtype)
+        elif self.normalize not in ("none", "zscore"):
+            image = self._scale(picture, where).apply(image)
         if image.shape[-2:] != self.size:
             image = F.interpolate(
                 image[None], self.size, mode=self.resize, align_corners=False, antialias=self.antialias
             )[0]
         return _standardise(image) if self.normalize == "zscore" else image
 
+    def _scale(self, picture: Picture, where: object) -> Scale:
+        if self.normalize == "unit":
+            assert self.clip is not None
+            return Scale(self.clip[0], self.clip[1] - self.clip[0])
+        if picture.volume is not None:
+            return volume_scale(picture.volume, self.normalize, self.clip)
+        return scale_of(picture.pixels, self.normalize, self.clip, where)
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `from_dict` reads them back."""
-        return asdict(self) | {"size": list(self.size)}
+        """Plain values for JSON; `from_dict` reads them back. What the first version did not know is there if set."""
+        content = asdict(self) | {"size": list(self.size)}
+        clip = content.pop("clip")
+        return content if clip is None else content | {"clip": list(clip)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Preprocessing":
@@ -70,14 +94,16 @@ class Preprocessing:
         names = {field.name for field in fields(cls)}
         try:
             size = tuple(int(side) for side in content["size"])
-            result = cls(**{**content, "size": size})
+            clip = content.get("clip")
+            result = cls(**{**content, "size": size, "clip": None if clip is None else tuple(map(float, clip))})
             valid = (
                 len(size) == 2
                 and min(size) > 0
                 and result.channels > 0
                 and result.resize in ("bicubic", "bilinear")
-                and result.normalize in ("zscore", "unit")
+                and result.normalize in get_args(Normalisation)
                 and isinstance(result.antialias, bool)
+                and (result.clip is None or (len(result.clip) == 2 and result.clip[0] < result.clip[1]))
             )
         except (KeyError, TypeError, ValueError):
             valid = False
