@@ -38,7 +38,7 @@ FLOORS = {"cta"}
 VARIANTS = [
     *((name, {}) for name in DISTILLERS),
     ("kd", {"standardise": True}),
-    ("kd", {"preset": "seed"}),
+    ("kd", {"preset": "mmseg-kd"}),
     ("dkd", {"at": "label"}),
     ("dkd", {"standardise": True}),
     ("dist", {"per_image": True, "temperature": 4.0}),

@@ -24,9 +24,9 @@ def boundary_pixels(labels: Tensor, classes: int) -> Tensor:
     valid = labels != IGNORED
     known = torch.arange(classes, device=labels.device).reshape(1, -1, 1, 1)
     maps = torch.cat([labels.unsqueeze(1) == known, valid.unsqueeze(1)], dim=1).float()
-    ring = torch.ones(1, 1, 3, 3, device=labels.device)
+    ring = torch.ones(maps.shape[1], 1, 3, 3, device=labels.device)
     ring[..., 1, 1] = 0
-    counts = F.conv2d(maps.flatten(0, 1).unsqueeze(1), ring, padding=1).reshape(maps.shape)
+    counts = F.conv2d(maps, ring, padding=1, groups=maps.shape[1])
     having, neighbours = counts[:, :-1], counts[:, -1:]
     return (having > 0) & (having < neighbours) & valid.unsqueeze(1)
 
@@ -48,10 +48,10 @@ def boundary_kl(
     contours = boundary_pixels(labels, classes)
     sizes = contours.sum(dim=(2, 3), keepdim=True)
     weights = (contours / sizes.clamp(min=1)).sum(dim=1, keepdim=True)
-    some = weights > 0
+    away = weights == 0
     divergence = F.kl_div(
-        F.log_softmax(torch.where(some, student, 0.0) / temperature, dim=1),
-        F.log_softmax(torch.where(some, teacher, 0.0) / temperature, dim=1),
+        F.log_softmax(student.masked_fill(away, 0.0) / temperature, dim=1),
+        F.log_softmax(teacher.masked_fill(away, 0.0) / temperature, dim=1),
         log_target=True,
         reduction="none",
     )

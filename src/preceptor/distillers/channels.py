@@ -29,14 +29,15 @@ def channel_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, valid
             F.log_softmax(mine, dim=-1), F.log_softmax(theirs, dim=-1), log_target=True, reduction="sum"
         )
         return divergence / (mine.shape[0] * mine.shape[1]) * temperature**2
-    keep = valid.flatten(1).unsqueeze(1)
-    some = keep.any(dim=-1, keepdim=True)
-    mine = torch.where(keep, mine, torch.where(some, -torch.inf, 0.0))
-    theirs = torch.where(keep, theirs, torch.where(some, -torch.inf, 0.0))
-    p, q = F.log_softmax(theirs, dim=-1), F.log_softmax(mine, dim=-1)
-    terms = torch.where(keep, p, 0.0).exp() * (torch.where(keep, p, 0.0) - torch.where(keep, q, 0.0))
-    total = torch.where(keep, terms, 0.0).sum()
-    return total / (some.sum().clamp(min=1) * student.shape[1]) * temperature**2
+    outside = ~valid.flatten(1).unsqueeze(1)
+    none = outside.all(dim=-1, keepdim=True)
+    # In a sample without any valid position all take part, as zeros: it has no divergence.
+    mine, theirs = mine.masked_fill(outside, 0.0), theirs.masked_fill(outside, 0.0)
+    masked = outside & ~none
+    p = F.log_softmax(theirs.masked_fill(masked, -torch.inf), dim=-1).masked_fill(masked, 0.0)
+    q = F.log_softmax(mine.masked_fill(masked, -torch.inf), dim=-1).masked_fill(masked, 0.0)
+    total = (p.exp() * (p - q)).sum()  # p - q is 0 where masked
+    return total / ((~none).sum().clamp(min=1) * student.shape[1]) * temperature**2
 
 
 def channel_kl_reshaped(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

@@ -34,7 +34,7 @@ def correlation_terms(
         rows = torch.ones((), dtype=torch.bool, device=student.device)
     else:
         rows = valid.unsqueeze(1)
-        student, teacher = torch.where(rows, student, 0.0), torch.where(rows, teacher, 0.0)
+        student, teacher = student.masked_fill(~rows, 0.0), teacher.masked_fill(~rows, 0.0)
     p, q = torch.softmax(student / temperature, dim=1), torch.softmax(teacher / temperature, dim=1)
     classes = p.shape[1]  # over which the probabilities of a pixel sum to 1
     inter = _distance(p - 1 / classes, q - 1 / classes, (1,), rows, classes, skip_constant)
@@ -52,15 +52,16 @@ def correlation_terms(
 
 def _centred(values: Tensor, rows: Tensor, dims: tuple[int, ...], size: Tensor) -> Tensor:
     """Less the mean over `dims` of what `rows` keeps, and 0 elsewhere."""
-    mean = torch.where(rows, values, 0.0).sum(dims, keepdim=True) / size.clamp(min=1)
-    return torch.where(rows, values - mean, 0.0)
+    mean = values.masked_fill(~rows, 0.0).sum(dims, keepdim=True) / size.clamp(min=1)
+    return (values - mean).masked_fill(~rows, 0.0)
 
 
 def _distance(
     one: Tensor, two: Tensor, dims: tuple[int, ...], kept: Tensor, size: Tensor | int, skip_constant: bool
 ) -> Tensor:
     """1 - mean correlation of centred values along `dims`, of which `size` count; of those that `kept` marks."""
-    norms = [torch.linalg.vector_norm(values, dim=dims, keepdim=True) for values in (one, two)]
+    # The clamp keeps the gradient of a constant finite; `vector_norm` takes three times as long on processors.
+    norms = [(values * values).sum(dims, keepdim=True).clamp_min(1e-30).sqrt() for values in (one, two)]
     correlation = (one * two).sum(dims, keepdim=True) / (norms[0] * norms[1] + 1e-8)
     if skip_constant:
         least = CONSTANT * size**0.5

@@ -58,9 +58,9 @@ def decoupled_kl(
     labels: [B, H, W] int64 in 0..C-1, or 255 for pixels that take no part, whatever they hold. Zero where none is left.
     """
     valid = labels != IGNORED
-    keep = valid.unsqueeze(1)
+    spoilt = ~valid.unsqueeze(1)
     target, others = decoupled_terms(
-        torch.where(keep, student, 0.0), torch.where(keep, teacher, 0.0), torch.where(valid, labels, 0), temperature
+        student.masked_fill(spoilt, 0.0), teacher.masked_fill(spoilt, 0.0), torch.where(valid, labels, 0), temperature
     )
     return (alpha * target + beta * others).sum() / valid.sum().clamp(min=1) * temperature**2
 

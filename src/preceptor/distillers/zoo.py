@@ -55,8 +55,8 @@ class Preset:
 _TEACHER_SIZE = {"align": "teacher", "interpolation": "nearest"}
 
 PRESETS: dict[str, dict[str, Preset]] = {
-    # The 605671435/mmseg-kd configurations on Synapse. They enlarge the student's logits to the teacher's.
-    "seed": {
+    # The configurations of 605671435/mmseg-kd on Synapse. They enlarge the student's logits to the teacher's.
+    "mmseg-kd": {
         "kd": Preset(10.0, {"temperature": 2.0, "reduction": "element", **_TEACHER_SIZE}),
         # 1e-5 on the sum over 2 x 512 x 512 pixels, which is 5.24 on their mean.
         "dkd": Preset(5.24288, {"temperature": 4.0, "alpha": 1.0, "beta": 20.0, "at": "label"}),
@@ -99,7 +99,7 @@ def build(
     hints = get_type_hints(DISTILLERS[name].__init__)
     checked = {option: _checked(option, value, hints[option], known[option]) for option, value in chosen.items()}
     if "seed" in known:
-        checked["seed"] = seed
+        checked["seed"] = _checked("seed", seed, int, 0)
     return DISTILLERS[name](student_taps, teacher_taps, taps, **checked)
 
 
