@@ -44,8 +44,12 @@ def slowly(student: Tensor, teacher: Tensor, kept: Tensor, generator: torch.nn.S
     return total / len(student)
 
 
+def make(**options) -> MaskedGeneration:
+    return MaskedGeneration(TAPS, TAPS, deepest=False, **options)
+
+
 def test_value_and_gradient_equal_the_definition():
-    generator = MaskedGeneration(TAPS, TAPS).generators["up1"].double()
+    generator = make().generators["up1"].double()
     student, teacher = draw(2, 3, 4, 5).double().requires_grad_(), draw(2, 3, 4, 5, seed=1).double()
     kept = kept_positions(2, (4, 5), 0.5, torch.Generator().manual_seed(0)).double()
     loss, expected = (f(student, teacher, kept, generator) for f in (generation_distance, slowly))
@@ -57,7 +61,7 @@ def test_masked_positions_get_no_gradient_of_their_own():
     student = draw(1, 3, 4, 4).requires_grad_()
     kept = torch.zeros(1, 1, 4, 4)
     kept[..., :2] = 1
-    generation_distance(student, draw(1, 3, 4, 4), kept, MaskedGeneration(TAPS, TAPS).generators["up1"]).backward()
+    generation_distance(student, draw(1, 3, 4, 4), kept, make().generators["up1"]).backward()
     assert student.grad[..., 2:].abs().max() == 0 < student.grad[..., :2].abs().max()
 
 
@@ -74,25 +78,25 @@ def losses(distiller: MaskedGeneration, steps: int) -> list[float]:
 
 
 def test_every_step_draws_new_masks_and_a_resumed_run_the_same():
-    whole = losses(MaskedGeneration(TAPS, TAPS, seed=5), 4)
+    whole = losses(make(seed=5), 4)
     assert len(set(whole)) == 4
-    first = MaskedGeneration(TAPS, TAPS, seed=5)
+    first = make(seed=5)
     assert losses(first, 2) == whole[:2]
-    resumed = MaskedGeneration(TAPS, TAPS, seed=5)
+    resumed = make(seed=5)
     resumed.load_state_dict(first.state_dict())
     torch.rand(7)  # the global random state plays no part
     assert losses(resumed, 2) == whole[2:]
-    assert losses(MaskedGeneration(TAPS, TAPS, seed=6), 4) != whole
+    assert losses(make(seed=6), 4) != whole
 
 
 def test_the_count_stands_still_outside_training():
-    distiller = MaskedGeneration(TAPS, TAPS).eval()
+    distiller = make().eval()
     assert len(set(losses(distiller, 3))) == 1
     assert distiller.step == 0
 
 
 def test_drawing_leaves_the_global_random_state():
-    distiller, before = MaskedGeneration(TAPS, TAPS), torch.random.get_rng_state()
+    distiller, before = make(), torch.random.get_rng_state()
     distiller(network(0), network(1))
     assert torch.equal(before, torch.random.get_rng_state())
 
@@ -100,4 +104,18 @@ def test_drawing_leaves_the_global_random_state():
 @pytest.mark.parametrize("ratio", [-0.1, 1.0])
 def test_a_ratio_that_leaves_nothing_is_refused(ratio):
     with pytest.raises(RecipeError, match="0 to below 1"):
-        MaskedGeneration(TAPS, TAPS, ratio=ratio)
+        make(ratio=ratio)
+
+
+def test_the_deepest_pair_is_taken_where_none_are_named():
+    assert list(MaskedGeneration(TAPS, TAPS).generators) == ["up1"]
+    assert list(MaskedGeneration(TAPS, TAPS, {"up2": "up2", "up1": "up1"}).generators) == ["up2", "up1"]
+    encoder = tuple(Tap(f"stage{i}", 3, stride, "encoder") for i, stride in enumerate((4, 8, 8)))
+    assert list(MaskedGeneration(encoder, encoder).generators) == ["stage2"]
+
+
+def test_the_width_bounds_the_generator():
+    def between(width: int) -> int:
+        return MaskedGeneration((Tap("up", 3, 2),), (Tap("up", 200, 2),), width=width).generators["up"][0].out_channels
+
+    assert [between(0), between(128), between(512)] == [200, 128, 200]

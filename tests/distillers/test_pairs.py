@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from preceptor.distillers.pairs import FeaturePairs, describe_pairs, pair_taps, resize, to_one_grid, tokens
+from preceptor.distillers.pairs import FeaturePairs, deep_first, describe_pairs, pair_taps, resize, to_one_grid, tokens
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, Tap
 
@@ -75,6 +75,12 @@ def test_any_two_networks_with_a_feature_have_a_pair(group):
             assert pairs
             assert len({mine.name for mine, _ in pairs}) == len(pairs)
             assert all(tap.group != "logits" for pair in pairs for tap in pair)
+
+
+def test_depth_is_told_by_stride_and_then_by_the_place_in_the_network():
+    taps = (*enc(2, 4, 4), *dec(4, 4, 2))
+    found = [mine.name for mine, _ in deep_first(pair_taps(taps, taps, {t.name: t.name for t in taps}), taps)]
+    assert found == ["stage2", "stage1", "block0", "block1", "stage0", "block2"]
 
 
 def test_pairs_are_told_as_text():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.distillers.base import Distiller
-from preceptor.distillers.pairs import Align, FeaturePairs, drawn_from, module_key
+from preceptor.distillers.pairs import Align, FeaturePairs, deep_first, drawn_from, module_key, pair_taps
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, Tap
 
@@ -28,8 +28,12 @@ def kept_positions(batch: int, size: tuple[int, int], ratio: float, draw: torch.
 class MaskedGeneration(Distiller):
     """A masked student generates the teacher's feature (MGD); published weight 2e-5, since squares are summed.
 
-    ratio: the share of positions that are masked, below 1. The masks of a step depend on `seed` and on how many steps
-    were trained before, which the state holds: a resumed run draws the same. Outside training the count stands still.
+    ratio: the share of positions that are masked, below 1. width: the most channels between the generator's two
+    convolutions; 0 is the teacher's, as published, which can cost more than the student. deepest: where no taps are
+    named, take the deepest pair alone, as published, instead of all.
+
+    The masks of a step depend on `seed` and on how many steps were trained before, which the state holds: a resumed
+    run draws the same. Outside training the count stands still.
     """
 
     step: Tensor
@@ -41,17 +45,25 @@ class MaskedGeneration(Distiller):
         taps: dict[str, str] | None = None,
         *,
         ratio: float = 0.5,
+        width: int = 128,
+        deepest: bool = True,
         align: Align = "smaller",
         seed: int = 0,
     ) -> None:
         super().__init__()
         if not 0 <= ratio < 1:
             raise RecipeError("out of range", where="distill.options.ratio", found=ratio, expected="0 to below 1")
+        if width < 0:
+            raise RecipeError("out of range", where="distill.options.width", found=width, expected="1 or more, or 0")
+        if taps is None and deepest:
+            pairs = pair_taps(student_taps, teacher_taps)
+            mine, theirs = deep_first(pairs, student_taps)[0]
+            taps = {mine.name: theirs.name}
         self.ratio, self.seed = ratio, seed
         self.features = FeaturePairs(student_taps, teacher_taps, taps, adapt=True, align=align, seed=seed)
         with drawn_from(seed):
             self.generators = nn.ModuleDict(
-                {module_key(mine.name): _generator(theirs.channels) for mine, theirs in self.features.pairs}
+                {module_key(mine.name): _generator(theirs.channels, width) for mine, theirs in self.features.pairs}
             )
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
@@ -70,7 +82,8 @@ class MaskedGeneration(Distiller):
         return losses
 
 
-def _generator(channels: int) -> nn.Module:
+def _generator(channels: int, width: int) -> nn.Module:
+    between = min(width, channels) if width else channels
     return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+        nn.Conv2d(channels, between, 3, padding=1), nn.ReLU(), nn.Conv2d(between, channels, 3, padding=1)
     )

@@ -59,6 +59,16 @@ def describe_pairs(pairs: Pairs) -> str:
     return "\n".join(" <- ".join(f"{tap.name} [{tap.channels}, s{tap.stride}]" for tap in pair) for pair in pairs)
 
 
+def deep_first(pairs: Pairs, student_taps: tuple[Tap, ...]) -> Pairs:
+    """The pairs from the deepest to the shallowest tap of the student.
+
+    Told by stride, then by the place among `student_taps`: encoders list theirs from shallow to deep, decoders, which
+    come after encoders of their stride, from deep to shallow.
+    """
+    places = {tap: -place if tap.group == "decoder" else place for place, tap in enumerate(student_taps)}
+    return tuple(sorted(pairs, key=lambda pair: (pair[0].stride, places[pair[0]]), reverse=True))
+
+
 def per_pair(option: str, weights: Sequence[float], pairs: Pairs) -> tuple[float, ...]:
     """One weight a pair: those given, or 1 each where none are. Raises RecipeError where they do not fit the pairs."""
     if not weights:

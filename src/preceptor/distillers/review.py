@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from preceptor.distillers.base import Distiller
-from preceptor.distillers.pairs import FeaturePairs, drawn_from, module_key, per_pair, resize
+from preceptor.distillers.pairs import FeaturePairs, deep_first, drawn_from, module_key, per_pair, resize
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, Tap
 
@@ -91,8 +91,7 @@ class Review(Distiller):
     far less. norm: "group" where batches are small. normalise: see `normalised`. stage_weights: one factor a pair,
     from shallow to deep; left out, 1 each. The seed's setting is mid 512.
 
-    Deep and shallow are told by stride, then by the place in the network: encoders are listed from shallow to deep,
-    decoders from deep to shallow.
+    Which stage is deeper than which does not depend on how pairs are written (`pairs.deep_first`).
     """
 
     def __init__(
@@ -112,15 +111,14 @@ class Review(Distiller):
             raise RecipeError("out of range", where="distill.options.mid", found=mid, expected="1 or more, or 0")
         self.normalise = normalise
         self.features = FeaturePairs(student_taps, teacher_taps, taps, adapt=False, align=None, group="preact")
-        places = {tap: -place if tap.group == "decoder" else place for place, tap in enumerate(student_taps)}
-        ordered = sorted(self.features.pairs, key=lambda pair: (pair[0].stride, places[pair[0]]))
-        self.features.pairs = tuple(ordered)
+        deep = deep_first(self.features.pairs, student_taps)
+        self.features.pairs = deep[::-1]
         self.weights = per_pair("stage_weights", stage_weights, self.features.pairs)
-        deepest = ordered[-1][0]
+        deepest = deep[0][0]
         width = mid or min(512, deepest.channels)
         self.stages = nn.ModuleDict()
         with drawn_from(seed):
-            for mine, theirs in reversed(ordered):
+            for mine, theirs in deep:
                 self.stages[module_key(mine.name)] = AttentionFusion(
                     mine.channels, width, theirs.channels, deepest=mine is deepest, norm=norm
                 )
