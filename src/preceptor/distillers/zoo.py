@@ -68,7 +68,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "review": Preset(1.0, {"mid": 512}),
     },
 }
-"""Published settings by name, then by distiller. `options: {preset: name}` in a recipe takes the options; the weight
+"""Published settings by name, then by distiller. `preset: name` in a recipe's part takes the options; the weight
 stays the recipe's, so write it there too."""
 
 
@@ -105,7 +105,7 @@ def build(
 
 def _preset(preset: str, name: str) -> Preset:
     if preset not in PRESETS:
-        raise _unknown("there is no such preset", "distill.options.preset", preset, list(PRESETS))
+        raise _unknown("there is no such preset", "distill.preset", preset, list(PRESETS))
     if name not in PRESETS[preset]:
         raise _unknown(f"the preset {preset} has no such distiller", "distill.name", name, list(PRESETS[preset]))
     return PRESETS[preset][name]
