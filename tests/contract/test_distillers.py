@@ -49,6 +49,12 @@ VARIANTS = [
     ("cwd", {"on": "features", "official_reshape": True}),
     ("boundary", {"reduction": "sum", "temperature": 2.0}),
     ("cta", {"official_temperature": True}),
+    ("at", {"p": 3, "reduction": "sum", "weights": [0.5, 2.0]}),
+    ("review", {"mid": 4, "norm": "group", "normalise": "teacher_std"}),
+    ("review", {"normalise": "layernorm", "stage_weights": [1, 0.1]}),
+    ("fitnet", {"normalise": "pearson", "batch_norm": True}),
+    ("skd", {"pool": "half", "detach_norm": True}),
+    ("mgd", {"ratio": 0.75, "width": 0, "deepest": False}),
 ]
 every = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=[f"{n}-{o}" if o else n for n, o in VARIANTS])
 every_logits = pytest.mark.parametrize(

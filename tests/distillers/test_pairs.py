@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from preceptor.distillers.pairs import FeaturePairs, deep_first, describe_pairs, pair_taps, resize, to_one_grid, tokens
+from preceptor.distillers.pairs import (
+    FeaturePairs,
+    deep_first,
+    describe_pairs,
+    pair_taps,
+    pairs_of,
+    resize,
+    to_one_grid,
+    tokens,
+)
+from preceptor.distillers.zoo import build
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, Tap
 
@@ -91,6 +101,15 @@ def test_pairs_are_told_as_text():
 def test_named_pairs_win():
     student, teacher = (Tap("a", 8, 16), Tap("b", 8, 8)), (Tap("a", 8, 16), Tap("c", 8, 4))
     assert names(pair_taps(student, teacher, {"b": "c"})) == [("b", "c")]
+
+
+def test_the_pairs_of_any_distiller_can_be_told():
+    taps = (*enc(4, 8), *dec(4))
+    found = {
+        name: [mine.name for mine, _ in pairs_of(build(name, student_taps=taps, teacher_taps=taps))]
+        for name in ("at", "review", "fitnet", "kd")
+    }
+    assert found == {"at": ["stage0", "stage1"], "review": ["stage0", "stage1"], "fitnet": ["block0"], "kd": []}
 
 
 def test_no_pair_is_refused():

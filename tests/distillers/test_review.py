@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from preceptor.distillers.review import AttentionFusion, Review, hierarchical_context, normalised
+from preceptor.distillers.zoo import build
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, Tap
 
@@ -125,6 +126,8 @@ def test_the_width_is_that_of_the_deepest_stage_up_to_512():
         return Review(taps, taps, mid=mid).stages["a"].conv1[0].out_channels
 
     assert [width(6), width(600), width(600, 24)] == [6, 512, 24]
+    seed = build("review", student_taps=ENCODER, teacher_taps=ENCODER, preset="mmseg-kd")
+    assert seed.stages["layer1"].conv1[0].out_channels == 512
 
 
 def test_stage_weights_go_from_shallow_to_deep():

@@ -22,7 +22,7 @@ def generation_distance(student: Tensor, teacher: Tensor, kept: Tensor, generato
 
 def kept_positions(batch: int, size: tuple[int, int], ratio: float, draw: torch.Generator) -> Tensor:
     """[batch, 1, *size] float32 on the processor: 0 with probability `ratio`, else 1."""
-    return (torch.rand(batch, 1, *size, generator=draw) >= ratio).float()
+    return (torch.rand(batch, 1, *size, generator=draw, device="cpu") >= ratio).float()
 
 
 class MaskedGeneration(Distiller):

@@ -232,6 +232,11 @@ class FeaturePairs(nn.Module):
         return self.adapters[key](feature) if key in self.adapters else feature
 
 
+def pairs_of(distiller: nn.Module) -> Pairs:
+    """The pairs of taps that a distiller compares; none where it compares logits."""
+    return tuple(pair for part in distiller.modules() if isinstance(part, FeaturePairs) for pair in part.pairs)
+
+
 def module_key(tap: str) -> str:
     """The name of a tap as the name of a module, which may hold no dots."""
     return tap.replace(".", "_")
