@@ -128,20 +128,20 @@ def volume_look(root):
 def test_2_another_spacing_stops(volumes):
     report, text = volume_look(volumes(zoom=1.5))
     assert {item.code for item in report.errors} == {"geometry-mismatch"}
-    assert len(report.errors) == 9
-    assert "[geometry-mismatch]: 9 - affines of image [[-2.0, 0.0, 0.0, 0.0]," in text
+    assert len(report.errors) == 3
+    assert "[geometry-mismatch]: 3 - affines of image [[-2.0, 0.0, 0.0, 0.0]," in text
     assert "of mask [[-3.0, 0.0, 0.0, 0.0]," in text
-    assert "they differ by up to 1 mm: test-000, test-001, test-002, train-000" in text
+    assert "they differ by up to 1 mm: test, train, val" in text
 
 
 def test_3_rounding_is_accepted_and_noted_and_more_stops(volumes):
     report, text = volume_look(volumes(shift=4e-4))
     assert not report.errors
-    assert "image and mask differ in place or spacing by rounding only; accepted [geometry-rounding]: 9" in text
-    assert "affines differ by 4.0e-04 mm: test-000, test-001," in text
+    assert "image and mask differ in place or spacing by rounding only; accepted [geometry-rounding]: 3" in text
+    assert "affines differ by 4.0e-04 mm: test, train, val" in text
     report, text = volume_look(volumes(shift=4.0))
     assert {item.code for item in report.errors} == {"geometry-mismatch"}
-    assert "they differ by up to 4 mm: test-000," in text
+    assert "they differ by up to 4 mm: test, train, val" in text
     assert "remedy: resample the mask onto its image's grid, or copy the header where the pixels do fit" in text
 
 

@@ -22,6 +22,7 @@ from preceptor.data.check_masks import check_masks
 from preceptor.data.check_overlays import add_overlays
 from preceptor.data.check_reports import TokenCounter, check_reports
 from preceptor.data.check_splits import check_splits
+from preceptor.data.check_volumes import check_volumes, once_a_volume
 from preceptor.data.leak import leak_score
 from preceptor.data.masks import label_codes
 from preceptor.data.splits import assign_splits
@@ -91,8 +92,10 @@ def check(
     findings += made + _without_mask(cases, data)
     facts: dict[str, Any] = {"root": str(case_set.root), "layout": case_set.layout, "cases": len(cases)}
     facts |= {"licence": data.licence, "source": data.source}
-    inspections = list(_inspections(cases, case_set, data, progress, workers))
-    findings += [item for seen in inspections for item in seen.findings]
+    usable, of_volumes = check_volumes(cases)
+    findings += of_volumes
+    inspections = list(_inspections(usable, case_set, data, progress, workers))
+    findings += once_a_volume((item for seen in inspections for item in seen.findings), cases)
     images = [seen.image for seen in inspections if seen.image is not None]
     for found, more in (
         _check_images(images, data, any(case.volume for case in cases)),

@@ -12,6 +12,7 @@ from preceptor.data.check_findings import finding
 from preceptor.data.check_masks import MaskRecord, Stored, foreground, is_soft, summarise_values
 from preceptor.data.leak import mask_targets
 from preceptor.data.masks import decode_mask
+from preceptor.data.pairing import suffix
 from preceptor.data.readers import Geometry, Picture, read_image, read_mask
 from preceptor.errors import DataError, UserError
 from preceptor.recipe_data import DataRecipe
@@ -54,7 +55,7 @@ def inspect_case(case: Case, data: DataRecipe, root: Path) -> Inspection:
     mask = _read(case, "mask", case.mask, root, findings)
     if mask is None:
         return Inspection(tuple(findings), record)
-    if image is not None:
+    if image is not None and not in_pair(case):  # such volumes are compared as wholes, by their headers
         findings += compare_geometry(case, image.geometry, mask.geometry)
     bad = _not_finite(mask.pixels)
     if bad:
@@ -122,22 +123,35 @@ def content_hash(pixels: np.ndarray) -> str:
     return hashlib.sha256(f"{pixels.shape} {stored.dtype}".encode() + stored.tobytes()).hexdigest()
 
 
+def in_pair(case: Case) -> bool:
+    """Whether a case is a slice of a NIfTI volume whose mask is another NIfTI file."""
+    if case.slice is None or case.mask is None or case.mask == case.image:
+        return False
+    return all(suffix(path.name).lower() in (".nii", ".nii.gz") for path in (case.image, case.mask))
+
+
 def compare_geometry(case: Case, image: Geometry, mask: Geometry) -> list[Finding]:
     """Findings on shape, then on affine or spacing where both files state them: equal, rounding, or mismatch."""
     if tuple(image.shape) != tuple(mask.shape):
         found = f"image {_size(image.shape)}, mask {_size(mask.shape)}"
         return [finding("error", "shape-mismatch", case.name, found, _shape_remedy(image.shape, mask.shape))]
     name, one, other = _comparable(image, mask)
-    if not name:
-        return []
+    return compare_places(case.name, name, one, other) if name else []
+
+
+def compare_places(where: str, name: str, one: object, other: object) -> list[Finding]:
+    """A finding on two arrays of numbers in mm, the image's and the mask's; none where they are equal.
+
+    name: what the numbers are, in the plural. where: the case or volume.
+    """
     difference = float(np.abs(np.asarray(one, float) - np.asarray(other, float)).max())
     if not difference:
         return []
     if difference < ROUNDING:
-        return [finding("note", "geometry-rounding", case.name, f"{name} differ by {difference:.1e} mm")]
+        return [finding("note", "geometry-rounding", where, f"{name} differ by {difference:.1e} mm")]
     found = f"{name} of image {_round(one)}, of mask {_round(other)}; they differ by up to {difference:.3g} mm"
     remedy = "resample the mask onto its image's grid, or copy the header where the pixels do fit"
-    return [finding("error", "geometry-mismatch", case.name, found, remedy)]
+    return [finding("error", "geometry-mismatch", where, found, remedy)]
 
 
 def _comparable(image: Geometry, mask: Geometry) -> tuple[str, object, object]:

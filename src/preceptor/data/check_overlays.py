@@ -9,20 +9,29 @@ import numpy as np
 from preceptor.data.case import Case, Finding
 from preceptor.data.check_findings import finding, split_message
 from preceptor.data.readers import read_image, read_mask
-from preceptor.errors import LISTED
+from preceptor.data.volume_cases import by_volume
+from preceptor.errors import LISTED, DataError
 from preceptor.storage import write_bytes
 
 _CODES = ("shape-mismatch", "geometry-mismatch")
 
 
 def add_overlays(findings: Iterable[Finding], cases: Sequence[Case], folder: Path) -> list[Finding]:
-    """Write `<case>.png` into `folder` for the first 20 mismatches, and name the file in their messages."""
-    by_name = {case.name: case for case in cases}
+    """Write `<case>.png` into `folder` for the first 20 mismatches, and name the file in their messages.
+
+    Of a volume the middle slice is drawn; none where its mask has no such slice.
+    """
+    by_name = {name: slices[len(slices) // 2] for name, slices in by_volume(cases).items()}
+    by_name |= {case.name: case for case in cases}
     result, drawn = [], 0
     for item in findings:
         if item.code in _CODES and drawn < LISTED:
             path = folder / f"{item.where}.png"
-            write_bytes(path, overlay(by_name[item.where]))
+            try:
+                write_bytes(path, overlay(by_name[item.where]))
+            except DataError:
+                result.append(item)
+                continue
             found, remedy = split_message(item.message)
             item = finding(item.level, item.code, item.where, f"{found}; see {path}", remedy)
             drawn += 1
