@@ -48,6 +48,8 @@ SPLIT_RULES = {
 AUGMENTATIONS = {
     "zoom": "[probability, low, high] of one factor for both axes",
     "rotate": "degrees to either side",
+    "rotate_share": "probability of that rotation",
+    "rot_flip": "probability of a random quarter turn and a random flip, instead of the rotation",
     "scale": "share by which the content grows or shrinks",
     "shift": "share of the side, in both directions",
     "flip_horizontal": "probability; side words of the report follow",

@@ -115,11 +115,15 @@ class AugmentRecipe(Part):
     zoom: [probability, low, high], the same factor for both axes. rotate: degrees, scale: share, shift: share of the
     side, each drawn uniformly in +-. flips and transpose: probabilities. brightness, contrast: +- shares; gamma: +- in
     the exponent; noise: standard deviation; all in units of the normalised image.
+    rot_flip: probability of a random quarter turn and a random flip, which excludes the rotation; else that happens
+    with the probability rotate_share. TransUNet's augmentation is rot_flip 0.5, rotate 20, rotate_share 0.5.
     reports: "rewrite" swaps side words of a flipped case's report, "forbid" never flips a case whose report has some.
     """
 
     zoom: list[float] = Field(default=[0.1, 0.95, 1.2], min_length=3, max_length=3)
     rotate: NonNegative = 0.0
+    rotate_share: Share = 1.0
+    rot_flip: Share = 0.0
     scale: NonNegative = 0.0
     shift: NonNegative = 0.0
     flip_horizontal: Share = 0.0

@@ -1,5 +1,6 @@
 """Claims about the random changes of training cases."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from preceptor.data.augmentation import (
     Draw,
+    _turned_and_flipped,
     augment_batch,
     draw_augmentation,
     report_variants,
@@ -204,3 +206,41 @@ def test_report_variants_are_all_that_a_loader_may_show() -> None:
         variants = report_variants(cases, recipe)
         assert shown == set(variants)
         assert len(variants) == len(set(variants)) == (9 if rule == "rewrite" else 3)
+
+
+@pytest.mark.parametrize("quarters", range(4))
+@pytest.mark.parametrize("across", [True, False])
+def test_quarter_turns_and_flips_are_exact_and_come_after_the_others(quarters: int, across: bool) -> None:
+    image, mask = pair()
+    for first in (Draw(), Draw(flip_horizontal=True), Draw(transpose=True, flip_vertical=True)):
+        before, _ = augment_batch(image, mask, [first])
+        turned = torch.rot90(before, quarters, dims=(-2, -1)).flip(-1 if across else -2)
+        assert torch.equal(augment_batch(image, mask, [_turned_and_flipped(first, quarters, across)])[0], turned)
+
+
+def test_transunets_augmentation_turns_half_of_the_cases_and_rotates_half_of_the_others() -> None:
+    recipe = AugmentRecipe(zoom=[0, 1, 1], rot_flip=0.5, rotate=20, rotate_share=0.5)
+    draws = [draw_augmentation(recipe, 0, 0, n) for n in range(4000)]
+    rotated = [draw for draw in draws if draw.angle]
+    assert 0.22 < len(rotated) / 4000 < 0.28
+    assert not any(draw.permutes for draw in rotated)
+    assert all(-20 <= draw.angle < 20 for draw in rotated)
+    # a turn and a flip together are one of the four reflections of a square, each as likely
+    kinds = Counter((draw.transpose, draw.flip_horizontal, draw.flip_vertical) for draw in draws)
+    nothing = kinds.pop((False, False, False)) / 4000
+    assert 0.47 < nothing < 0.53
+    assert set(kinds) == {(False, True, False), (False, False, True), (True, False, False), (True, True, True)}
+    assert all(0.1 < count / 4000 < 0.15 for count in kinds.values())
+
+
+def test_draws_without_quarter_turns_are_those_of_earlier_versions() -> None:
+    draw = draw_augmentation(EVERYTHING, 3, 5, 7)
+    assert (draw.flip_horizontal, draw.flip_vertical, draw.transpose) == (True, False, False)
+    assert (draw.zoom, draw.angle, draw.noise_seed) == (0.9236408699042423, 13.395734202360119, 1797250095006340185)
+
+
+def test_wordings_of_flips_are_foreseen_where_quarter_turns_flip() -> None:
+    case = Case("a", Path("a.png"), report=LEFT)
+    assert report_variants([case], AugmentRecipe(rot_flip=0.5)) == report_variants(
+        [case], AugmentRecipe(flip_horizontal=0.5, flip_vertical=0.5)
+    )

@@ -188,11 +188,12 @@ def test_evaluation_works_without_masks_and_training_refuses(shelf: Shelf, tmp_p
         loader(without)
 
 
-def test_only_square_images_are_transposed(shelf: Shelf, tmp_path: Path) -> None:
+def test_only_square_images_are_transposed_or_turned(shelf: Shelf, tmp_path: Path) -> None:
     labels = {"background": 0, "bright": 1}
     oblong = build_shelf(shelf.cases, Preprocessing((16, 24), 1), labels, "exact", tmp_path)
-    with pytest.raises(RecipeError, match="square"):
-        loader(oblong, augment=AugmentRecipe(transpose=0.5))
+    for key in ("transpose", "rot_flip"):
+        with pytest.raises(RecipeError, match=rf"(?s)augment\.{key}.*square"):
+            loader(oblong, augment=AugmentRecipe.model_validate({key: 0.5}))
 
 
 class _Deadly(Words):

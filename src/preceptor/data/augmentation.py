@@ -81,7 +81,7 @@ def draw_augmentation(recipe: AugmentRecipe, seed: int, epoch: int, case_index: 
     chance, low, high = recipe.zoom
     zoom = low + (high - low) * u[1] if u[0] < chance else 1.0
     gamma = recipe.gamma * _signed(u[9])
-    return Draw(
+    draw = Draw(
         flip_horizontal=u[2] < recipe.flip_horizontal,
         flip_vertical=u[3] < recipe.flip_vertical,
         transpose=u[4] < recipe.transpose,
@@ -94,6 +94,26 @@ def draw_augmentation(recipe: AugmentRecipe, seed: int, epoch: int, case_index: 
         brightness=recipe.brightness * _signed(u[11]),
         noise=recipe.noise * float(numbers.random()),
         noise_seed=int(numbers.integers(2**62)),
+    )
+    v = numbers.random(4).tolist()
+    if v[0] < recipe.rot_flip:
+        return replace(_turned_and_flipped(draw, int(4 * v[1]), across=v[2] < 0.5), angle=0.0)
+    return draw if v[3] < recipe.rotate_share else replace(draw, angle=0.0)
+
+
+def _turned_and_flipped(draw: Draw, quarters: int, across: bool) -> Draw:
+    """`draw`, then so many quarter turns counter-clockwise, then a flip left to right (`across`) or upside down.
+
+    A quarter turn is a transposition and then a flip upside down; three are one and then a flip left to right.
+    """
+    first, second = draw.flip_horizontal, draw.flip_vertical
+    if quarters % 2:
+        first, second = second, first
+    return replace(
+        draw,
+        transpose=draw.transpose != bool(quarters % 2),
+        flip_horizontal=first ^ (quarters >= 2) ^ across,
+        flip_vertical=second ^ (quarters in (1, 2)) ^ (not across),
     )
 
 
@@ -134,8 +154,8 @@ def shown_report(draw: Draw, report: str | None) -> str:
 
 def report_variants(cases: Iterable[Case], augment: AugmentRecipe) -> list[str]:
     """Every report that a loader may ask features for: the given ones and their mirrored forms, without repetition."""
-    across = [False, True] if augment.flip_horizontal > 0 else [False]
-    down = [False, True] if augment.flip_vertical > 0 else [False]
+    across = [False, True] if augment.flip_horizontal > 0 or augment.rot_flip > 0 else [False]
+    down = [False, True] if augment.flip_vertical > 0 or augment.rot_flip > 0 else [False]
     drawn = [Draw(flip_horizontal=h, flip_vertical=v) for h in across for v in down]
     texts = (
         shown_report(respect_report(draw, case.report, augment.reports), case.report)

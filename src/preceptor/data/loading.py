@@ -77,7 +77,8 @@ class TrainingLoader:
     rank, world: of this process. workers: 0 prepares batches in this process; more start that many others.
     An epoch begins with `set_epoch`; without it, the next iteration after a finished epoch is the next epoch, and an
     iteration that was left early is taken up where it stopped.
-    Raises RecipeError for a transposition of images that are not square, TrainingError where a worker dies.
+    Raises RecipeError for transpositions and quarter turns of images that are not square, TrainingError where a worker
+    dies.
     """
 
     def __init__(
@@ -92,12 +93,13 @@ class TrainingLoader:
         workers: int = 0,
     ) -> None:
         height, width = shelf.preprocessing.size
-        if augment.transpose > 0 and height != width:
+        key = "transpose" if augment.transpose > 0 else "rot_flip"
+        if (augment.transpose > 0 or augment.rot_flip > 0) and height != width:
             raise RecipeError(
-                "only square images can be transposed",
-                where="augment.transpose",
+                "only square images can be transposed or turned by a quarter",
+                where=f"augment.{key}",
                 found=f"images of {height} x {width}",
-                remedy="set augment.transpose to 0",
+                remedy=f"set augment.{key} to 0",
             )
         if shelf.masks is None:
             raise DataError("training needs masks, and these cases have none", offenders=[c.name for c in shelf.cases])
