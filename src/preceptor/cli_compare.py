@@ -125,5 +125,4 @@ def convert(
         )
     cases = assign_splits(read_cases(data).cases, data.split)
     counter = callback(make_progress(progress_kind(quiet)), "convert")
-    write_nnunet(cases, data.labels, out, name=name or out.name, mask_rule=data.mask_rule, progress=counter)
-    print(out)
+    print(write_nnunet(cases, data.labels, out, name=name or out.name, mask_rule=data.mask_rule, progress=counter))

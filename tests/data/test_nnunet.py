@@ -128,6 +128,13 @@ def test_number_stays_and_others_are_kept_clear_of(tmp_path):
     assert sorted(path.name for path in raw.iterdir()) == ["Dataset501_Heart", "Dataset502_Other"]
 
 
+def test_folder_may_be_named_as_the_data_set(tmp_path):
+    cases = read(nnunet(tmp_path / "data"))
+    folder = write_nnunet(cases, {"background": 0, "a": 1, "b": 2}, tmp_path / "Dataset027_ACDC", "ACDC")
+    assert folder == tmp_path / "Dataset027_ACDC"
+    assert described(folder)["name"] == "Dataset027_ACDC"
+
+
 def test_data_set_of_somebody_else_is_never_replaced(tmp_path):
     cases = read(nnunet(tmp_path / "Dataset007_Heart"))
     with pytest.raises(StorageError, match="nothing that may be replaced"):

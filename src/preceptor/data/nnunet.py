@@ -41,6 +41,7 @@ FIRST = 501
 """The first number of a data set that is not named in full: those of published data sets are lower."""
 
 _VOLUMES = (".nii", ".nii.gz", ".h5", ".hdf5", ".npz")
+_FULL = re.compile(r"Dataset\d{3}_[\w-]+", re.ASCII)
 _ODD = set('/\\:*?"<>|')
 
 Progress = Callable[[int, int], None]
@@ -58,11 +59,13 @@ def write_nnunet(
     source: str = "",
     progress: Progress | None = None,
 ) -> Path:
-    """Write `cases` below `out` and return the data set's folder, which appears when it is complete.
+    """Write `cases` and return the data set's folder, which appears when it is complete.
 
-    labels, mask_rule: as in a recipe; the first class becomes `background`. name: `Dataset027_ACDC`, or `ACDC`, which
-    gets the number that it had in `out` before, or the first free one from 501. channel: nnU-Net chooses the
-    normalisation by it; "CT" means Hounsfield units. Cases without split lie in imagesTr and in no fold.
+    labels, mask_rule: as in a recipe; the first class becomes `background`. out: the data set's folder where it is
+    called as nnU-Net wants it, `Dataset027_ACDC`; else the folder above it. name: of the data set, `ACDC`, which gets
+    the number that it had in `out` before, or the first free one from 501; or in full, `Dataset027_ACDC`.
+    channel: nnU-Net chooses the normalisation by it; "CT" means Hounsfield units. Cases without split lie in imagesTr
+    and in no fold.
     progress: called with (cases done, cases in all); a volume is one case.
     Raises RecipeError for labels and names that nnU-Net does not take, DataError for pictures among volumes, volumes in
     parts or several splits, training cases without mask, and files that cannot be read; StorageError where the folder
@@ -72,7 +75,7 @@ def write_nnunet(
     units = by_volume(cases)
     ending = _ending(units)
     _require_usable(units)
-    folder = Path(out) / _folder_name(Path(out), name)
+    folder = _folder(Path(out), name)
     channels: dict[str, int] = {}
     with replacing_folder(folder, MARK) as fresh:
         for done, (unit, slices) in enumerate(units.items(), start=1):
@@ -90,24 +93,29 @@ def write_nnunet(
         coloured = 3 in channels.values()
         if coloured:
             _colour(fresh, [unit for unit, count in channels.items() if count == 1])
-        _describe(fresh, units, labels, ending, ("R", "G", "B") if coloured else (channel,))
+        _describe(fresh, folder.name, units, labels, ending, ("R", "G", "B") if coloured else (channel,))
         facts = {"preceptor": __version__, "labels": dict(labels), "mask_rule": mask_rule}
         write_json(fresh / MARK, {**facts, "licence": licence, "source": source})
     return folder
 
 
 def _describe(
-    folder: Path, units: Mapping[str, Sequence[Case]], labels: Mapping[str, Any], ending: str, channels: Sequence[str]
+    folder: Path,
+    name: str,
+    units: Mapping[str, Sequence[Case]],
+    labels: Mapping[str, Any],
+    ending: str,
+    channels: Sequence[str],
 ) -> None:
     """dataset.json, splits_final.json where there are both train and val, groups.csv where groups are known."""
     splits = {unit: slices[0].split for unit, slices in units.items()}
-    names = ["background", *list(labels)[1:]]
+    classes = ["background", *list(labels)[1:]]
     content = {
         "channel_names": {str(at): channel for at, channel in enumerate(channels)},
-        "labels": {name: at for at, name in enumerate(names)},
+        "labels": {each: at for at, each in enumerate(classes)},
         "numTraining": sum(split != "test" for split in splits.values()),
         "file_ending": ending,
-        "name": folder.name.strip(".").split(".")[0],
+        "name": name,
     }
     write_json(folder / DATASET, content)
     fold = {part: [unit for unit, split in splits.items() if split == part] for part in ("train", "val")}
@@ -131,9 +139,11 @@ def _require_labels(labels: Mapping[str, Any]) -> None:
         raise RecipeError("nnU-Net keeps this name for itself", where="data.labels", found=reserved[0], remedy=remedy)
 
 
-def _folder_name(out: Path, name: str) -> str:
-    if re.fullmatch(r"Dataset\d{3}_[\w-]+", name, re.ASCII):
-        return name
+def _folder(out: Path, name: str) -> Path:
+    if _FULL.fullmatch(out.name):
+        return out
+    if _FULL.fullmatch(name):
+        return out / name
     if not re.fullmatch(r"(?!Dataset\d)[A-Za-z][\w-]*", name, re.ASCII):
         expected = "letters, digits, _ and -, such as ACDC or Dataset027_ACDC"
         raise RecipeError("the name is none for nnU-Net", where="--name", found=name, expected=expected)
@@ -143,7 +153,7 @@ def _folder_name(out: Path, name: str) -> str:
     number = next((number for number in range(FIRST, 1000) if number not in taken), None)
     if earlier is None and number is None:
         raise RecipeError("no number is free", where=out, remedy="name the data set in full: Dataset027_ACDC")
-    return earlier or f"Dataset{number}_{name}"
+    return out / (earlier or f"Dataset{number}_{name}")
 
 
 def _ending(units: Mapping[str, Sequence[Case]]) -> str:
