@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from preceptor.errors import RecipeError, StorageError, UntrustedFileError
-from preceptor.originals import textguided
+from preceptor.originals import missformer, monai_networks, resnets, textguided, transunet
 from preceptor.originals.base import Original
 from preceptor.segmentors import zoo
 from preceptor.segmentors.base import Condition, Segmentor
@@ -27,6 +27,13 @@ ARCHITECTURES: dict[str, Original] = {
     "textfreekd-teacher": textguided.TEACHER,
     "textfreekd-student": textguided.STUDENT,
     "languide": textguided.LANGUIDE,
+    "fcn": resnets.FCN,
+    "unet": resnets.UNET,
+    "attention_unet": resnets.ATTENTION_UNET,
+    "missformer": missformer.MISSFORMER,
+    "transunet": transunet.TRANSUNET,
+    "mednext": monai_networks.MEDNEXT,
+    "swin_unetr": monai_networks.SWIN_UNETR,
 }
 """What can be imported, by name."""
 
@@ -155,8 +162,12 @@ def convert(
         renamed, dropped = original.rename({key: own[key] for key in own if key not in left_out})
         tensors = {key: tensor.detach().clone() for key, tensor in renamed.items()}
         if channels is not None:
-            tensors |= {stem: fold_channels(tensors[stem], channels, where) for stem in original.stems}
+            tensors |= {
+                stem: fold_channels(tensors[stem], channels, where) for stem in original.stems if stem in tensors
+            }
         segmentor = {"name": original.segmentor, "condition": None, **original.arguments(tensors)}
+        if channels is not None and not original.stems:
+            segmentor["in_channels"] = channels  # a network that repeats grey images itself
     except KeyError as error:
         raise RecipeError(
             f"the checkpoint is not a whole {architecture}", where=where, found=f"no tensor for {error.args[0]}"

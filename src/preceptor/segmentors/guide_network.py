@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from preceptor.segmentors.attention import Attention, sinusoid
-from preceptor.segmentors.base import Segmentation, Segmentor, Tap
+from preceptor.segmentors.base import Segmentation, Segmentor, Tap, require_divisible
 from preceptor.segmentors.convnext import STRIDES, ImageEncoder
 
 
@@ -166,6 +166,7 @@ class GuideNetwork(Segmentor):
         super().__init__()
         self.in_channels, self.classes, self.transposed = in_channels, classes, transposed
         self.encoder, self.decoder = encoder, decoder
+        self.side_heads = len(decoder.side_heads)
         guides = zip((32, 16, 8), decoder.guide_widths, strict=True)
         self.taps = tuple(Tap(f"guide{stride}", width, stride) for stride, width in guides)
 
@@ -174,10 +175,9 @@ class GuideNetwork(Segmentor):
 
         Returns logits [B, C, H, W]; features guide32, guide16, guide8: the guide layers' outputs, the distilled
         ones; auxiliary: with deep supervision the side logits of strides 16 and 8, [B, 1, H, W] for two classes.
-        Raises ValueError for another size.
+        Raises RecipeError for another size.
         """
-        if image.shape[2] % self.divisor or image.shape[3] % self.divisor:
-            raise ValueError(f"height and width must be multiples of {self.divisor}, found {tuple(image.shape[2:])}")
+        require_divisible(image, self.divisor, type(self).__name__.lower())
         if image.shape[1] != self.in_channels:
             image = image.expand(-1, self.in_channels, -1, -1)
         if self.transposed:

@@ -34,8 +34,8 @@ def start_from(part: nn.Module, state: Mapping[str, Tensor], where: object) -> N
     own = part.state_dict()
     counters = {name: tensor for name, tensor in own.items() if name.endswith(".num_batches_tracked")}
     state = {**counters, **state}
-    faults = [f"missing: {name}" for name in own if name not in state]
-    faults += [f"not known: {name}" for name in state if name not in own]
+    faults = [f"not known: {name}" for name in state if name not in own]
+    faults += [f"missing: {name}" for name in own if name not in state]
     faults += [
         f"{name}: {tuple(state[name].shape)} in place of {tuple(own[name].shape)}"
         for name in own

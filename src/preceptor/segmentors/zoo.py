@@ -5,25 +5,66 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from preceptor import plugins
 from preceptor.errors import RecipeError
+from preceptor.segmentors.attention_unet import AttentionUNet
 from preceptor.segmentors.base import Condition, Segmentor, Size
+from preceptor.segmentors.fcn import FcnR18, FcnR50
 from preceptor.segmentors.guided import Guided
+from preceptor.segmentors.mednext import MedNeXt
+from preceptor.segmentors.missformer import MISSFormer
+from preceptor.segmentors.monai_network import monai_network
+from preceptor.segmentors.swin_unetr import SwinUNETR
+from preceptor.segmentors.transunet import TransUNet
+from preceptor.segmentors.unet import UNetR18, UNetR50
 from preceptor.segmentors.unguided import Unguided
 
-SEGMENTORS: dict[str, Callable[..., Segmentor]] = {"guided": Guided, "unguided": Unguided}
-"""Name to builder: keyword arguments in_channels, classes, size, its options, and `condition` where it takes one."""
+SEGMENTORS: dict[str, Callable[..., Segmentor]] = {
+    "guided": Guided,
+    "unguided": Unguided,
+    "fcn_r18": FcnR18,
+    "fcn_r50": FcnR50,
+    "unet_r18": UNetR18,
+    "unet_r50": UNetR50,
+    "attention_unet": AttentionUNet,
+    "missformer": MISSFormer,
+    "transunet": TransUNet,
+    "mednext": MedNeXt,
+    "swin_unetr": SwinUNETR,
+    "monai": monai_network,
+}
+"""Name to builder: keyword arguments in_channels, classes, size, its options, and `condition` where it takes one.
+
+A name can be added from Python, `SEGMENTORS["mine"] = build`, for the process that does so. For recipes run from the
+command line, on several devices or elsewhere, an installed package brings it: an entry point `mine` of the group
+`preceptor.segmentors` that is such a builder.
+"""
 
 _LINES = {
     "guided": "TextFreeKD's teacher (variant languide: LanGuideMedSeg): ConvNeXt, decoder guided by the report",
     "unguided": "TextFreeKD's report-free student: the same encoder and decoder, from the image alone",
+    "fcn_r18": "FCN on a dilated ResNet 18: a head of 3x3 convolutions at stride 8",
+    "fcn_r50": "FCN on a dilated ResNet 50: a head of 3x3 convolutions at stride 8",
+    "unet_r18": "U-Net decoder on a dilated ResNet 18, answering at stride 4",
+    "unet_r50": "U-Net decoder on a plain ResNet 50 with instance norm, answering at stride 4",
+    "attention_unet": "U-Net on a dilated ResNet 18 whose skips are gated by the deeper map",
+    "missformer": "MISSFormer: hierarchical transformer whose stages attend to each other in a bridge",
+    "transunet": "TransUNet: a ResNet and a vision transformer encode, a cascade with skips decodes",
+    "mednext": "MedNeXt: a U-Net of ConvNeXt-like blocks, down and up paths included (needs MONAI)",
+    "swin_unetr": "Swin UNETR: a Swin transformer encodes, convolution blocks decode (needs MONAI)",
+    "monai": "any two-dimensional segmentation network of MONAI, by its class name (needs MONAI)",
 }
 
 _COMMON = ("in_channels", "classes", "size", "condition")
 
 
 def describe() -> list[tuple[str, str]]:
-    """(name, one line) of every segmentor."""
-    return [(name, _LINES[name]) for name in SEGMENTORS]
+    """(name, one line) of every segmentor: ours, those added from Python, and those of installed packages."""
+    ours = [
+        (name, _LINES.get(name, (builder.__doc__ or "").partition("\n")[0])) for name, builder in SEGMENTORS.items()
+    ]
+    others = [name for name in plugins.names(plugins.SEGMENTORS) if name not in SEGMENTORS]
+    return [*ours, *((name, "of an installed package") for name in others)]
 
 
 def options(name: str) -> dict[str, Any]:
@@ -68,11 +109,11 @@ def build(
 
 
 def _builder(name: str) -> Callable[..., Segmentor]:
-    if name not in SEGMENTORS:
-        raise RecipeError(
-            "there is no such segmentor", where="segmentor", found=name, remedy=_nearest(name, SEGMENTORS)
-        )
-    return SEGMENTORS[name]
+    builder = SEGMENTORS.get(name) or plugins.load(plugins.SEGMENTORS, name)
+    if builder is None:
+        known = dict.fromkeys([*SEGMENTORS, *plugins.names(plugins.SEGMENTORS)])
+        raise RecipeError("there is no such segmentor", where="segmentor", found=name, remedy=_nearest(name, known))
+    return builder
 
 
 def _nearest(name: str, known: dict[str, Any]) -> str:
