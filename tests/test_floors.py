@@ -14,7 +14,16 @@ FILES = {path.relative_to(SOURCE).as_posix(): path for path in sorted(SOURCE.rgl
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
 FLOORS: list[set[str]] = [
-    {"errors.py", "plainyaml.py", "storage.py", "progress.py", "environment.py", "extras.py", "__init__.py"},
+    {
+        "errors.py",
+        "plainyaml.py",
+        "storage.py",
+        "progress.py",
+        "environment.py",
+        "extras.py",
+        "plugins.py",
+        "__init__.py",
+    },
     {"recipe.py", "recipe_data.py", "recipe_faults.py", "folder_recipes.py"},
     {"evaluation/metrics.py", "evaluation/surface.py", "evaluation/statistics.py", "segmentors/*"},
     {"distillers/*"},

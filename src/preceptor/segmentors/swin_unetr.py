@@ -5,6 +5,7 @@ library (einops) for turning maps.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,17 +62,21 @@ class SwinUNETR(Segmentor):
             dropout_path_rate=drop_path,
             spatial_dims=2,
         )
-        for name, part in network.named_children():
-            self.add_module(name, part)
-        for part in network.swinViT.modules():
-            if "relative_position_index" in dict(part.named_buffers(recurse=False)):
-                index = part.relative_position_index
+        self.swinViT = network.swinViT
+        self.encoder1, self.encoder2, self.encoder3 = network.encoder1, network.encoder2, network.encoder3
+        self.encoder4, self.encoder10 = network.encoder4, network.encoder10
+        self.decoder5, self.decoder4, self.decoder3 = network.decoder5, network.decoder4, network.decoder3
+        self.decoder2, self.decoder1, self.out = network.decoder2, network.decoder1, network.out
+        for part in self.swinViT.modules():
+            index = dict(part.named_buffers(recurse=False)).get("relative_position_index")
+            if index is not None:
                 del part.relative_position_index
                 part.register_buffer("relative_position_index", index, persistent=False)
-        encoder = [("encoder1", 1), *((f"hidden{k}", 2 << k) for k in range(5))]
-        encoder += [("encoder2", 2), ("encoder3", 4), ("encoder4", 8), ("encoder10", 32)]
+        encoder = [("encoder1", 1), ("encoder2", 2), ("hidden1", 4), ("encoder3", 4), ("hidden2", 8), ("encoder4", 8)]
+        encoder += [("hidden3", 16), ("hidden4", 32), ("encoder10", 32)]
         self.taps = (
-            *(Tap(name, width * max(1, s // 2), s, "encoder") for name, s in sorted(encoder, key=lambda one: one[1])),
+            Tap("hidden0", width, 2, "stem"),
+            *(Tap(name, width * max(1, stride // 2), stride, "encoder") for name, stride in encoder),
             *(Tap(f"decoder{k}", width * max(1, (1 << k) // 4), 1 << k - 1, "decoder") for k in (5, 4, 3, 2, 1)),
         )
 
@@ -99,6 +104,7 @@ class SwinUNETR(Segmentor):
         swin = self.swinViT
         current = swin.pos_drop(swin.patch_embed(image)).permute(0, 2, 3, 1)
         maps = [current]
+        stage: Any
         for (stage,) in (swin.layers1, swin.layers2, swin.layers3, swin.layers4):
             mask = shift_mask(current.shape[1:3], stage.window_size, stage.shift_size, current.device)
             for block in stage.blocks:
