@@ -140,7 +140,7 @@ def test_coarser_reductions_need_larger_multiples():
     [
         ({"size": "huge"}, "no such size"),
         ({"classes": 1}, "two classes"),
-        ({"in_channels": 0}, r"in_channels[\s\S]*positive whole number"),
+        ({"in_channels": 0}, "at least one channel"),
         ({"bridge_layers": 0}, r"bridge_layers[\s\S]*positive whole number"),
         ({"widths": [16, 32]}, "four positive whole numbers"),
         ({"reductions": [8, 4, 2, 0]}, "four positive whole numbers"),

@@ -19,6 +19,19 @@ _UNUSED = re.compile(
 _DECODER_OF = {"decoder_2": "decoder.0", "decoder_1": "decoder.1", "decoder_0": "decoder.2"}
 _EXPAND_OF = {"decoder_3": "expand.0", "decoder_2": "expand.1", "decoder_1": "expand.2", "decoder_0": "expand.3"}
 
+_SYNAPSE = (
+    "background",
+    "aorta",
+    "gallbladder",
+    "left kidney",
+    "right kidney",
+    "liver",
+    "pancreas",
+    "spleen",
+    "stomach",
+)
+"""The classes of the published checkpoint, in their order."""
+
 
 def official_name(key: str) -> str:
     """Our name of an official parameter (without its checkpoint prefix); unknown names come back as they are."""
@@ -43,7 +56,9 @@ def official_name(key: str) -> str:
 
 def _rename(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     dropped = [key for key in state if _UNUSED.search(key)]
-    return {official_name(key): state[key] for key in state if not _UNUSED.search(key)}, dropped
+    tensors = {official_name(key): state[key] for key in state if not _UNUSED.search(key)}
+    tensors["head.weight"] = tensors["head.weight"].flatten(1)  # a 1x1 convolution there, a linear layer here
+    return tensors, dropped
 
 
 def _arguments(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -82,5 +97,9 @@ MISSFORMER = Original(
     arguments=_arguments,
     stems=("encoder.0.embed.proj.weight",),
     in_channels=1,
-    notes={"preprocessing": {"size": 224, "resize": "bicubic", "antialias": False, "normalize": "unit"}},
+    notes={
+        "preprocessing": {"size": 224, "resize": "bicubic", "antialias": False, "normalize": "unit"},
+        "remarks": "the original moves its images from 0..1 to -1..1, and pads them with 0 there",
+        "labels": {name: number for number, name in enumerate(_SYNAPSE)},
+    },
 )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.errors import RecipeError
-from preceptor.segmentors.base import Segmentation, Segmentor, Size, Tap, require_divisible
+from preceptor.segmentors.base import Segmentation, Segmentor, Size, Tap, check_classes, require_divisible
 from preceptor.segmentors.missformer_blocks import (
     PatchEmbed,
     PatchExpand,
@@ -110,13 +110,12 @@ class MISSFormer(Segmentor):
         bridge_width = widths[0] if bridge_width is None else bridge_width
         _check_stages(widths=widths, depths=depths, heads=heads, reductions=reductions)
         _check_counts(
-            in_channels=in_channels,
             bridge_layers=bridge_layers,
             bridge_width=bridge_width,
             decoder_depth=decoder_depth,
             expansion=expansion,
         )
-        _check_classes(classes)
+        check_classes(in_channels, classes)
         _check_widths(widths, heads, bridge_width)
         self.in_channels, self.classes = in_channels, classes
         self.divisor = math.lcm(
@@ -137,7 +136,7 @@ class MISSFormer(Segmentor):
         self.decoder = nn.ModuleList(
             DecoderStage(widths[i + 1] // 2, blocks(i, decoder_depth), widths[i]) for i in (2, 1, 0)
         )
-        self.head = nn.Conv2d(widths[0], classes, kernel_size=1)
+        self.head = nn.Linear(widths[0], classes)
         for part in (self.expand, self.decoder, self.head):
             part.apply(_xavier)
         self.taps = (
@@ -163,7 +162,7 @@ class MISSFormer(Segmentor):
         for number, expand, stage in zip((3, 2, 1), self.expand, self.decoder, strict=False):
             current = features[f"block{number}"] = stage(expand(channels_last(current)), maps[number - 1])
         current = features["expanded"] = channels_first(self.expand[3](channels_last(current)))
-        return Segmentation(self.head(current), features)
+        return Segmentation(channels_first(self.head(channels_last(current))), features)
 
 
 def _xavier(module: nn.Module) -> None:
@@ -184,11 +183,6 @@ def _check_counts(**options: int) -> None:
     for name, value in options.items():
         if not _positive(value):
             raise RecipeError("a positive whole number is needed", where=name, found=value)
-
-
-def _check_classes(classes: int) -> None:
-    if not _positive(classes) or classes < 2:
-        raise RecipeError("at least two classes are needed, the background among them", where="classes", found=classes)
 
 
 def _check_widths(widths: tuple[int, ...], heads: tuple[int, ...], bridge_width: int) -> None:
