@@ -32,13 +32,17 @@ CASES = {
     "attention_unet-gate": ("attention_unet", {"size": "tiny", "width": 8, "gates": 1, "auxiliary": True}),
     "missformer": ("missformer", {"size": "tiny"}),
     "transunet": ("transunet", {"size": "tiny", "image_size": [32, 64]}),
+    "mednext": ("mednext", {"width": 4, "blocks": [1] * 9}),
+    "mednext-sides": ("mednext", {"width": 4, "variant": "S", "kernel_size": 5, "auxiliary": True}),
+    "swin_unetr": ("swin_unetr", {"size": "tiny", "depths": [2, 1, 1, 1]}),
+    "monai": ("monai", {"size": "tiny", "taps": {"deep": ["model.1.submodule.1", "encoder"], "up": "model.2"}}),
 }
 
 
 FIRST = {name: (name, options) for name, options in reversed(CASES.values())}
 """From a segmentor to the first of its cases."""
 
-FIXED = {"transunet"}
+FIXED = {"transunet", "swin_unetr"}
 """Segmentors that are exported for one image size."""
 
 

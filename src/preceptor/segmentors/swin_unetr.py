@@ -52,16 +52,18 @@ class SwinUNETR(Segmentor):
         check_classes(in_channels, classes)
         _check(width, depths, heads, window_size, drop_path)
         self.in_channels, self.classes, self.divisor = in_channels, classes, 32
-        network = Library(
-            in_channels=in_channels,
-            out_channels=classes,
-            feature_size=width,
-            depths=tuple(depths),
-            num_heads=tuple(heads),
-            window_size=window_size,
-            dropout_path_rate=drop_path,
-            spatial_dims=2,
-        )
+        with torch.device("cpu"):  # MONAI computes numbers while it builds, which the meta device cannot
+            network = Library(
+                in_channels=in_channels,
+                out_channels=classes,
+                feature_size=width,
+                depths=tuple(depths),
+                num_heads=tuple(heads),
+                window_size=window_size,
+                dropout_path_rate=drop_path,
+                spatial_dims=2,
+            )
+        network.to(torch.get_default_device())
         self.swinViT = network.swinViT
         self.encoder1, self.encoder2, self.encoder3 = network.encoder1, network.encoder2, network.encoder3
         self.encoder4, self.encoder10 = network.encoder4, network.encoder10

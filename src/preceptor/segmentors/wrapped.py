@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, Segmentor, check_classes, require_divisible
+from preceptor.segmentors.convolution import enlarge
 from preceptor.segmentors.dry_run import dry_run, find_divisor, split_output, tap_places, tokens_to_map
 from preceptor.segmentors.watched import run_watched
 
@@ -65,7 +65,7 @@ class Wrapped(Segmentor):
             features[tap.name] = tokens_to_map(feature, image.shape[-2:], tap.stride) if tokens else feature
         logits = native
         if "logits" in features:
-            logits = functional.interpolate(native, size=image.shape[-2:], mode="bilinear", align_corners=False)
+            logits = enlarge(native, image)
         return Segmentation(logits, features, sides)
 
     def _keep(self, name: str, answer: Tensor) -> Tensor:
