@@ -66,7 +66,9 @@ class TrainingRecipe(Part):
     weight_decay: NonNegative = 0.01
     patience: Annotated[int, Field(ge=0)] = 20
     clip: NonNegative = 1.0
-    loss: Literal["dice_ce", "dice", "ce", "languide_dice"] = "dice_ce"
+    loss: Literal[
+        "dice_ce", "dice", "ce", "languide_dice", "foreground_dice_ce", "flat_dice_ce", "transunet", "missformer"
+    ] = "dice_ce"
     loss_weights: list[NonNegative] = Field(default=[1.0], min_length=1)
     monitor: Literal["dice_pooled", "dice_image_mean"] = "dice_pooled"
     precision: Literal["auto", "bf16", "float32"] = "auto"

@@ -1,11 +1,22 @@
 """Segmentation losses equal the published and MONAI's ones; ignored pixels take no part."""
 
+import math
+
 import pytest
 import torch
 
 from preceptor.distillers.tokens import token_l1
 from preceptor.errors import RecipeError
-from preceptor.learning.losses import LOSSES, ce, dice, dice_ce, languide_dice, segmentation_loss, soft_dice
+from preceptor.learning.losses import (
+    LOSSES,
+    ce,
+    dice,
+    dice_ce,
+    foreground_dice_ce,
+    languide_dice,
+    segmentation_loss,
+    soft_dice,
+)
 
 every = pytest.mark.parametrize("name", list(LOSSES))
 
@@ -87,6 +98,63 @@ def test_a_batch_that_is_ignored_throughout_gives_a_finite_loss(name):
     assert torch.isfinite(value)
     assert logits.grad is not None
     assert logits.grad.abs().max() == 0
+
+
+def pixels(logits: torch.Tensor, target: torch.Tensor, classes: slice) -> list[list[tuple[float, int, int]]]:
+    """By class, (probability, 0 or 1, sample) of each pixel that takes part, in plain numbers."""
+    probability = torch.softmax(logits.double(), 1)
+    found: list[list[tuple[float, int, int]]] = []
+    for number in list(range(logits.shape[1]))[classes]:
+        rows = []
+        for sample, row, column in (target != 255).nonzero().tolist():
+            is_class = int(target[sample, row, column] == number)
+            rows.append((probability[sample, number, row, column].item(), is_class, sample))
+        found.append(rows)
+    return found
+
+
+def plain_dice(rows: list[tuple[float, int, int]], power: int = 1) -> float:
+    overlap = sum(p * y for p, y, _ in rows)
+    return (2 * overlap + 1e-5) / max(sum(p**power + y**power for p, y, _ in rows) + 1e-5, 1e-8)
+
+
+def plain_ce(logits: torch.Tensor, target: torch.Tensor) -> float:
+    rows = zip(*pixels(logits, target, slice(None)), strict=True)
+    costs = [-math.log(p) for classes in rows for p, y, _ in classes if y]
+    return sum(costs) / len(costs)
+
+
+def plain_published(name: str, logits: torch.Tensor, target: torch.Tensor) -> float:
+    """The published losses once more, pixel by pixel."""
+    if name == "foreground_dice_ce":
+        dices = [plain_dice(rows) for rows in pixels(logits, target, slice(1, None))]
+        return plain_ce(logits, target) - sum(dices) / len(dices) + 1
+    classes = pixels(logits, target, slice(None))
+    if name == "flat_dice_ce":
+        flat = [row for rows in classes for row in rows]
+        dices = [plain_dice([row for row in flat if row[2] == sample]) for sample in range(len(logits))]
+        return plain_ce(logits, target) + 1 - sum(dices) / len(dices)
+    squared = 1 - sum(plain_dice(rows, power=2) for rows in classes) / len(classes)
+    share = {"transunet": 0.5, "missformer": 0.6}[name]
+    return (1 - share) * plain_ce(logits, target) + share * squared
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["whole", "partly-ignored"])
+@pytest.mark.parametrize("name", ["foreground_dice_ce", "flat_dice_ce", "transunet", "missformer"])
+def test_the_losses_of_the_zoo_equal_what_is_published(name, ignored):
+    logits, target = draw(4)
+    target[target == 3] = 0  # a class that is absent, where denominators are small
+    target[0, 2:6, 3:9] = 255 if ignored else 1
+    value = segmentation_loss(name)(logits, target).item()
+    assert value == pytest.approx(plain_published(name, logits, target), rel=1e-5)
+
+
+def test_a_class_in_one_sample_counts_in_the_dice_of_the_batch_alone():
+    """Pooled sums know no absent class where another sample has it; per sample it costs its false positives."""
+    logits, target = draw(3)
+    target[0] = torch.where(target[0] == 2, 0, target[0])
+    halves = (foreground_dice_ce(logits[:1], target[:1]) + foreground_dice_ce(logits[1:], target[1:])) / 2
+    assert foreground_dice_ce(logits, target) < halves
 
 
 def test_certain_and_right_costs_nothing():
