@@ -15,6 +15,7 @@ import typer
 from preceptor.cli_compare import compare, convert
 from preceptor.cli_options import (
     SPLITS,
+    Architecture,
     Changes,
     Labels,
     Layout,
@@ -304,13 +305,7 @@ app.command(epilog=examples("preceptor convert ACDC --to nnunet --out nnUNet_raw
 def import_weights(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of an original system (.ckpt, .pth, .safetensors).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The package to write; for a text encoder, the folder.")],
-    architecture: Annotated[
-        str,
-        typer.Option(
-            help="textfreekd-teacher, textfreekd-student, languide or text-encoder.",
-            autocompletion=one_of("textfreekd-teacher", "textfreekd-student", "languide", "text-encoder"),
-        ),
-    ],
+    architecture: Architecture,
 ) -> None:
     """Turn a published checkpoint into a package. The pickle is read in a separate process, tensors only."""
     from preceptor.delivery.imports import import_package

@@ -27,6 +27,15 @@ def _layouts(incomplete: str) -> list[str]:
     return [name for name in ("auto", *LAYOUTS) if name.startswith(incomplete)]
 
 
+def _architectures(incomplete: str) -> list[str]:
+    from preceptor.delivery.imports import ARCHITECTURES
+
+    return [name for name in ARCHITECTURES if name.startswith(incomplete)]
+
+
+Architecture = Annotated[
+    str, typer.Option(help="A name of `preceptor list architectures`.", autocompletion=_architectures)
+]
 RecipeName = Annotated[
     str, typer.Argument(help="A recipe file, or the name of a shipped one.", autocompletion=recipe_names)
 ]

@@ -127,6 +127,22 @@ def test_an_imported_network_answers_as_the_original_chain(architecture, officia
     np.testing.assert_allclose(whole[1], at_home[0, 0].numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize(("classes", "named"), [(9, "gallbladder"), (3, "class 2")])
+def test_a_network_of_the_zoo_becomes_a_package_with_its_labels(classes, named, fill, film, tmp_path):
+    facts = json.loads((GOLDEN / "unet_r18_128.json").read_text())
+    shapes = zoo.build("unet_r18", in_channels=3, classes=classes, width=4, auxiliary=True).state_dict()
+    named_here = weights.ARCHITECTURES["unet"].rename
+    state = {key: fill.tensor(key, shapes[next(iter(named_here({key: None})[0]))].shape) for key, _ in facts["state"]}
+    write_tensors(tmp_path / "unet.safetensors", {key: torch.tensor(value) for key, value in state.items()})
+    package = load_package(import_package(tmp_path / "unet.safetensors", tmp_path / "package", "unet"))
+    assert list(package.labels)[2] == named
+    assert len(package.labels) == classes
+    assert package.preprocessing.size == (512, 512)
+    assert "smallest value" in package.card["imported"]["remarks"]
+    (whole,) = segment(package.network, package.preprocessing, read_image(film))
+    assert whole.shape == (classes, 40, 72)
+
+
 def test_the_features_of_an_imported_teacher_lie_as_its_picture(official, film, tmp_path):
     network, checkpoint = official("textfreekd-teacher")
     package = load_package(import_package(checkpoint, tmp_path / "package", "textfreekd-teacher"))
