@@ -8,7 +8,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-Normalisation = Literal["zscore", "unit", "none", "volume_minmax", "volume_zscore", "volume_percentile"]
+Normalisation = Literal["zscore", "unit", "symmetric", "none", "volume_minmax", "volume_zscore", "volume_percentile"]
 
 
 class Part(BaseModel):
@@ -42,10 +42,11 @@ class DataRecipe(Part):
 
     labels: class name to stored mask value (a list of values, or a colour "#rrggbb"); the first is the background.
     mask_rule: "exact" (every stored value is declared), "threshold" (binary: above half of the largest),
-    "eq255" (TextFreeKD), "bilinear_gt0" (LViT, C2FVL). image_size: the network's input, height and width in pixels.
+    "eq255" (TextFreeKD), "bilinear_gt0" (LViT, C2FVL). ignore: stored mask values whose pixels take no part in
+    training, validation and scores; under "exact" only. image_size: the network's input, height and width in pixels.
     clip: [low, high] in stored values, as Hounsfield units, before all else. normalize: "zscore" (per image and
-    channel), "unit" (the range of the clip or of the type to 0..1), "none" (values as stored), or by the whole volume:
-    "volume_minmax" (0..1), "volume_zscore", "volume_percentile" (percentiles 2 to 98 to 0..1).
+    channel), "unit" (the range of the clip or of the type to 0..1), "symmetric" (0..1, or that range, to -1..1), "none" (values
+    as stored), or by the whole volume: "volume_minmax" (0..1), "volume_zscore", "volume_percentile" (percentiles 2 to 98 to 0..1).
     antialias: when an image is reduced.
     missing_text: "empty" lets a case without report take part with an empty one.
     """
@@ -65,6 +66,7 @@ class DataRecipe(Part):
     ] = "auto"
     labels: dict[str, int | str | list[int]] = {}
     mask_rule: Literal["exact", "threshold", "eq255", "bilinear_gt0"] = "exact"
+    ignore: list[int] = []
     image_size: PositiveInt | list[PositiveInt] = 224
     channels: PositiveInt = 3
     resize: Literal["bicubic", "bilinear"] = "bicubic"
@@ -92,6 +94,8 @@ class DataRecipe(Part):
             raise ValueError("image_size is one number or [height, width]")
         if self.clip is not None and self.clip[0] >= self.clip[1]:
             raise ValueError("clip is [low, high] with low below high")
+        if self.ignore and self.mask_rule != "exact":
+            raise ValueError(f"ignore needs mask_rule: exact; {self.mask_rule} makes a class of every value")
         return self
 
 

@@ -162,3 +162,13 @@ def test_clipping_survives_the_way_through_a_package() -> None:
     for clip in ([275, -125], [1], ["a", "b"], 3):
         with pytest.raises(StorageError):
             Preprocessing.from_dict({**settings.to_dict(), "clip": clip})
+
+
+def test_symmetric_brings_the_nominal_range_to_minus_one_and_one():
+    def shown(pixels, **settings):
+        picture = Picture(pixels, Geometry(pixels.shape))
+        return Preprocessing((2, 2), 1, normalize="symmetric", **settings).apply(picture)[0].tolist()
+
+    assert shown(np.array([[0.0, 0.5], [0.25, 1.0]], np.float32)) == [[-1.0, 0.0], [-0.5, 1.0]]
+    assert shown(np.array([[0, 255], [255, 0]], np.uint8)) == [[-1.0, 1.0], [1.0, -1.0]]
+    assert shown(np.array([[-125, 75], [275, 900]], np.int16), clip=(-125.0, 275.0)) == [[-1.0, 0.0], [1.0, 1.0]]

@@ -33,7 +33,8 @@ class Preprocessing:
     what the file has. resize, antialias: interpolation, and whether it smooths when it reduces. clip: (low, high) that
     stored values are cut off at. normalize: "zscore" (after the resize, each channel to mean 0 and population standard
     deviation 1; a constant channel gives 0); "unit" (the clip's range, else unsigned integers by the range of their
-    type, everything else by the picture's own range, to 0..1); "none" (values as they are); or by the whole volume that
+    type, everything else by the picture's own range, to 0..1); "symmetric" (0..1, or the clip's or the unsigned type's
+    range, to -1..1, as MISSFormer; other values by the same factor); "none" (values as they are); or by the whole volume that
     the picture is a slice of, before the resize, as `intensity.scale_of` tells. Other pictures are their own volume.
     """
 
@@ -66,6 +67,9 @@ class Preprocessing:
             image = image.clamp(*self.clip)
         if self.normalize == "unit" and self.clip is None:
             image = _to_unit(image, picture.pixels.dtype)
+        elif self.normalize == "symmetric":
+            low, high = self.clip or _nominal_range(picture.pixels.dtype)
+            image = Scale((low + high) / 2, (high - low) / 2).apply(image)
         elif self.normalize not in ("none", "zscore"):
             image = self._scale(picture, where).apply(image)
         if image.shape[-2:] != self.size:
@@ -156,6 +160,11 @@ def is_grey(pixels: np.ndarray) -> bool:
     if pixels.ndim == 2 or pixels.shape[-1] == 1:
         return True
     return pixels.shape[-1] in (3, 4) and bool((pixels[..., :1] == pixels[..., 1:3]).all())
+
+
+def _nominal_range(dtype: np.dtype) -> tuple[float, float]:
+    """What a type of pixels spans: unsigned integers all their values, others 0 to 1."""
+    return (0.0, float(np.iinfo(dtype).max)) if dtype.kind == "u" else (0.0, 1.0)
 
 
 def _to_unit(image: Tensor, dtype: np.dtype) -> Tensor:

@@ -98,8 +98,7 @@ MISSFORMER = Original(
     stems=("encoder.0.embed.proj.weight",),
     in_channels=1,
     notes={
-        "preprocessing": {"size": 224, "resize": "bicubic", "antialias": False, "normalize": "unit"},
-        "remarks": "the original moves its images from 0..1 to -1..1, and pads them with 0 there",
+        "preprocessing": {"size": 224, "resize": "bicubic", "antialias": False, "normalize": "symmetric"},
         "labels": {name: number for number, name in enumerate(_SYNAPSE)},
     },
 )

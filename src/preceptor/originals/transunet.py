@@ -96,7 +96,7 @@ TRANSUNET = Original(
     in_channels=1,
     notes={
         "channels": "the same weights serve images of one channel, read as if repeated, and of three",
-        "preprocessing": {"size": 224, "resize": "bicubic", "antialias": False, "normalize": "unit"},
+        "preprocessing": {"size": 224, "resize": "bicubic", "antialias": False, "normalize": "none"},
     },
 )
 """Its stem keeps its three input channels: kernels that are standardised cannot be summed beforehand."""
