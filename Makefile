@@ -34,7 +34,8 @@ results: $(READY)
 	$(BIN)/preceptor demo --out runs/demo
 	$(BIN)/preceptor run textfreekd/monuseg --set data.root=$(PRECEPTOR_DATA)/monuseg-text/MoNuSeg --out runs/monuseg
 	$(BIN)/preceptor run textfreekd/covid-cxr --set data.root=$(PRECEPTOR_DATA)/covid-cxr-infection-text --out runs/covid-cxr
-	$(BIN)/python -m benchmarks.results runs/demo runs/monuseg runs/covid-cxr --write docs/results.md --readme README.md
+	$(BIN)/preceptor compare zoo/acdc --set recipe.data.root=$(PRECEPTOR_DATA)/acdc-h5 --jobs 2 --out runs/acdc
+	$(BIN)/python -m benchmarks.results runs/demo runs/monuseg runs/covid-cxr runs/acdc --write docs/results.md --readme README.md
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel

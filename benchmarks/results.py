@@ -1,7 +1,7 @@
 """docs/results.md from finished runs: `python -m benchmarks.results runs/demo ... --write docs/results.md`.
 
-Every figure is read from a run's summary.json and environment.json; nothing is typed by hand. Text outside the marked
-blocks stays as it is. `--readme README.md` writes the short table there.
+Every figure is read from a run's summary.json and environment.json, or from a comparison's comparison.json; nothing is
+typed by hand. Text outside the marked blocks stays as it is. `--readme README.md` writes the short table there.
 """
 
 import argparse
@@ -9,6 +9,9 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+
+from benchmarks.comparison import comparison
+from benchmarks.tables import p_value, table, with_interval
 
 COLUMNS = {
     "dice": "Dice, per case",
@@ -28,9 +31,10 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     parser.add_argument("--readme", type=Path)
     given = parser.parse_args()
+    compared = [run for run in given.runs if (run / "comparison.json").is_file()]
     if given.readme is not None:
-        write_readme(given.readme, given.runs)
-    blocks = {run.name: block(run) for run in given.runs}
+        write_readme(given.readme, [run for run in given.runs if run not in compared])
+    blocks = {run.name: comparison(run) if run in compared else block(run) for run in given.runs}
     if given.write is None:
         print("\n\n".join(blocks.values()))
         return
@@ -111,27 +115,6 @@ def probes(found: dict[str, Any]) -> str:
             fall = with_interval(entry["drop"], 3) if "drop" in entry else "–"
             rows.append([name.replace("_", " "), f"{entry['dice']:.3f}", str(entry["n"]), fall])
     return f"{table(rows)}\n\n{found['message']}"
-
-
-def with_interval(entry: dict[str, float], digits: int, sign: bool = False) -> str:
-    """`0.812 (0.790 to 0.831)`."""
-    plus = "+" if sign else ""
-    mean, low, high = (entry[key] for key in ("mean", "low", "high"))
-    return f"{mean:{plus}z.{digits}f} ({low:{plus}z.{digits}f} to {high:{plus}z.{digits}f})"
-
-
-def p_value(value: float | None) -> str:
-    """Three digits, or that it is smaller; a dash where there are too few cases."""
-    if value is None:
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def table(rows: list[list[str]]) -> str:
-    """Markdown, the first row being the head."""
-    lines = [" | ".join(row) for row in rows]
-    lines.insert(1, " | ".join("---" for _ in rows[0]))
-    return "\n".join(f"| {line} |" for line in lines)
 
 
 if __name__ == "__main__":
