@@ -67,13 +67,17 @@ METRICS = {
     "iou": "overlap, TP / (TP + FP + FN), mean over cases",
     "precision": "share of the prediction that is right",
     "recall": "share of the reference that is found",
-    "hd95": "95th percentile of the distances between the outlines, in mm or pixels",
-    "assd": "mean distance between the outlines, in mm or pixels",
+    "hd95": "95th percentile of the distances between the outlines, in mm, pixels or voxels",
+    "assd": "mean distance between the outlines, in mm, pixels or voxels",
     "surface_dice": "share of the outlines that lie within evaluate.tolerance of each other",
     "dice_pooled": "Dice of all pixels of all cases together, as LanGuideMedSeg and TextFreeKD report it",
     "iou_pooled": "IoU of all pixels of all cases together",
     "dice_image_mean": "mean of the images' Dice as LViT and C2FVL report it",
     "iou_image_mean": "mean of the images' IoU as LViT and C2FVL report it",
+    "dice_transunet": "Dice as TransUNet and MISSFormer report it: 1 for an invented structure, 0 for both empty",
+    "hd95_transunet": "HD95 as they report it: 0, the best there is, for a missed or an invented structure",
+    "dice_nan_ignore": "Dice as MONAI averages it: structures that the reference lacks are left out",
+    "hd95_nan_ignore": "HD95 as MONAI averages it: structures that are absent or missed are left out",
 }
 
 _EXPLAINED = {"data.layout", "data.mask_rule", "data.split.rule", "teacher.privilege", "training.loss"}

@@ -15,7 +15,9 @@ from preceptor.evaluation.metrics import (
     diagonal,
     image_mean,
     image_scores,
+    nan_ignored,
     pooled,
+    transunet_scores,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -198,3 +200,34 @@ def test_shapes_and_spacing_that_do_not_fit_are_refused() -> None:
         case_metrics(np.ones((3, 4)), np.ones((3, 4)), spacing=(1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match="no case"):
         pooled([])
+
+
+KINDS = {"both": (5, 1, 2), "missed": (0, 0, 3), "false_alarm": (0, 4, 0), "empty": (0, 0, 0)}
+"""tp, fp, fn of each combination of empty and present masks."""
+
+
+def test_published_rules_differ_where_a_mask_is_empty() -> None:
+    counts = np.array(list(KINDS.values()))
+    dice, hd95 = np.array([10 / 13, 0.0, 0.0, 1.0]), np.array([2.5, 50.0, 50.0, 0.0])
+    told = transunet_scores(counts, dice, hd95)
+    assert told[0].tolist() == [10 / 13, 0, 1, 0]
+    assert told[1].tolist() == [2.5, 0, 0, 0]
+    told = nan_ignored(counts, dice, hd95)
+    np.testing.assert_array_equal(told[0], [10 / 13, 0, np.nan, np.nan])
+    np.testing.assert_array_equal(told[1], [2.5, np.nan, np.nan, np.nan])
+
+
+def test_an_organ_that_was_missed_has_the_best_distance_as_published_and_the_worst_here() -> None:
+    """With TransUNet's rule a network gains by leaving a hard organ out altogether; with ours it loses."""
+    organ, nothing = blob((4, 20, 24), (2, 8, 8), 3), np.zeros((4, 20, 24), bool)
+    poor = blob((4, 20, 24), (2, 15, 19), 2)
+
+    def judged(prediction: np.ndarray) -> tuple[float, float]:
+        found = case_metrics(prediction, organ)
+        counts = np.array([found[name] for name in ("tp", "fp", "fn")])
+        published = transunet_scores(counts, np.array(found["dice"]), np.array(found["hd95"]))
+        return float(published[1]), found["hd95"]
+
+    missed, seen = judged(nothing), judged(poor)
+    assert missed[0] == 0 < seen[0]
+    assert missed[1] == diagonal((4, 20, 24)) > seen[1]

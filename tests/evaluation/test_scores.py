@@ -1,11 +1,14 @@
 """The table of an arm: complete, aligned with the other arms, and summed as it says."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 from preceptor.errors import DataError
-from preceptor.evaluation.metrics import pooled
-from preceptor.evaluation.scores import common_cases, read_rows, scores_of
+from preceptor.evaluation.metrics import FAMILIES, case_metrics, pooled
+from preceptor.evaluation.scores import LOWER_IS_BETTER, METRICS, common_cases, read_rows, scores_of
+from preceptor.evaluation.statistics import bootstrap
 
 from .fabricate import fabricate_rows, write_csv
 
@@ -81,3 +84,71 @@ def test_groups_are_kept_only_where_cases_share_one() -> None:
     assert scores_of(fabricate_rows(6, groups=3)).groups is not None
     assert scores_of(fabricate_rows(6, groups=6)).groups is None
     assert len(scores_of(fabricate_rows(6, groups=3)).totals()) == 3
+
+
+def organs(cases: int = 5, seeds: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and true volumes of three organs, bool [cases, seeds, organs, 3, 12, 12], of which many are empty."""
+    noise = np.random.default_rng(3)
+    present, seen = noise.random((2, cases, 1, 3, 1, 1, 1)) < 0.65
+    box = np.zeros((cases, 1, 3, 3, 12, 12), bool)
+    box[..., 1:, 3:8, 2:9] = True
+    truth = np.repeat(box & present, seeds, axis=1)
+    moved = [np.roll(box, int(step), axis=-1) for step in noise.integers(1, 4, seeds)]
+    found = np.concatenate(moved, axis=1) & (seen | (noise.random((cases, seeds, 3, 1, 1, 1)) < 0.2))
+    return found, truth
+
+
+def table_of(found: np.ndarray, truth: np.ndarray):
+    import pandas as pd
+
+    rows = [
+        {"case": f"c{case}", "group": "", "seed": seed, "class": f"organ {k}"}
+        | case_metrics(found[case, seed, k], truth[case, seed, k])
+        for case in range(len(found))
+        for seed in range(found.shape[1])
+        for k in range(3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_absent_structures_are_dropped_as_monai_drops_them() -> None:
+    import torch
+    from monai.metrics import DiceMetric, HausdorffDistanceMetric
+
+    found, truth = organs()
+    scores = scores_of(table_of(found, truth))
+    assert min(scores.kinds.values()) > 0
+    given = [torch.from_numpy(part[:, 0]).float() for part in (found, truth)]
+    dice = DiceMetric(include_background=True, reduction="mean")
+    dice(*given)
+    assert scores.metrics()["dice_nan_ignore"] == pytest.approx(dice.aggregate().item(), rel=1e-5)
+    distance = HausdorffDistanceMetric(include_background=True, percentile=95, reduction="none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of empty masks, and of MONAI's own deprecations
+        table = distance(*given).numpy()
+    known = np.where(np.isfinite(table), table, np.nan)
+    known = known[np.isfinite(known).any(axis=1)]
+    assert scores.metrics()["hd95_nan_ignore"] == pytest.approx(np.nanmean(known, axis=1).mean(), rel=1e-5)
+
+
+def test_what_is_dropped_is_averaged_for_each_seed_and_resampled_as_a_ratio() -> None:
+    scores = scores_of(table_of(*organs(seeds=2)))
+    whole, single = scores.metrics(), [scores.of_seed(index).metrics() for index in range(2)]
+    for name in ("dice_nan_ignore", "hd95_nan_ignore", "dice_transunet", "hd95_transunet"):
+        assert whole[name] == pytest.approx(np.mean([part[name] for part in single]))
+    index = METRICS.index("dice_nan_ignore")
+    interval = bootstrap(scores.totals(), scores.metrics_of, 300)[index]
+    assert 0 < interval.low < interval.mean < interval.high < 1
+
+
+def test_a_class_that_no_reference_has_has_no_score_where_absent_ones_are_dropped() -> None:
+    found, truth = organs()
+    scores = scores_of(table_of(found, truth & False))
+    assert np.isnan(scores.metrics()["dice_nan_ignore"])
+    interval = bootstrap(scores.totals(), scores.metrics_of, 50)[METRICS.index("hd95_nan_ignore")]
+    assert np.isnan(interval).all()
+
+
+def test_every_metric_belongs_to_one_family_and_every_distance_is_better_small() -> None:
+    assert tuple(name for family in FAMILIES for name in family.metrics) == METRICS
+    assert {"hd95", "assd", "hd95_transunet", "hd95_nan_ignore"} == LOWER_IS_BETTER

@@ -151,3 +151,20 @@ def test_effect_sizes_have_their_signs_and_limits() -> None:
 def test_groups_must_fit_the_cases() -> None:
     with pytest.raises(ValueError, match="3 groups for 2 cases"):
         group_totals(np.ones((2, 2)), [1, 2, 3])
+
+
+def test_swaps_that_leave_nothing_to_count_never_lower_p() -> None:
+    """Of each pair one arm has a value: a swap that moves all values to one arm leaves the other without any."""
+    values = np.arange(1.0, 8.0)
+    known = np.arange(7) % 2
+    ours, theirs = np.stack([values * known, known], 1), np.stack([values * (1 - known), 1 - known], 1)
+
+    def mean(totals: np.ndarray) -> np.ndarray:
+        return np.where(totals[..., 1:] > 0, totals[..., :1] / np.maximum(totals[..., 1:], 1), np.nan)
+
+    assert swap_p(ours, theirs, mean)[0] >= 2 / 2**7
+    [found] = compare(ours, theirs, mean, resamples=100)
+    assert found["low"] < found["mean"] < found["high"]
+    [nothing] = compare(ours, np.zeros_like(theirs), mean, resamples=100)
+    assert nothing["p"] is None
+    assert np.isnan(nothing["mean"])

@@ -1,4 +1,4 @@
-"""What a network costs to use: parameters, latency and memory of one image, measured where the run was made."""
+"""What a network costs to use: parameters, operations, latency and memory of one image, measured where it was run."""
 
 import statistics
 import time
@@ -15,8 +15,8 @@ WARM, TIMED = 3, 15
 
 @torch.no_grad()
 def measure_cost(network: nn.Module, image: Tensor, condition: Tensor | None = None) -> dict[str, float]:
-    """parameters; latency_ms: median of 15 forward passes of one image [1, C, H, W]; memory_mb: weights plus the
-    largest sum of tensors alive at a time during the pass, in 2**20 bytes.
+    """parameters; gflops: `count_flops` in 10**9; latency_ms: median of 15 forward passes of one image [1, C, H, W];
+    memory_mb: weights plus the largest sum of tensors alive at a time during the pass, in 2**20 bytes.
 
     On CUDA the memory is the allocator's peak. Latency holds for this machine, its threads and float32.
     """
@@ -33,9 +33,30 @@ def measure_cost(network: nn.Module, image: Tensor, condition: Tensor | None = N
     weights = sum(t.numel() * t.element_size() for t in network.state_dict().values())
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
+        "gflops": count_flops(network, *inputs) / 1e9,
         "latency_ms": 1000 * statistics.median(times),
         "memory_mb": (weights + _peak(network, inputs)) / 2**20,
     }
+
+
+@torch.no_grad()
+def count_flops(network: nn.Module, *inputs: Tensor) -> int:
+    """Floating-point operations of one forward pass: 2 for each multiply-add of convolutions, matrix products and
+    attention, counted as the pass runs. Normalisation, activations and resizing are not counted.
+
+    Attention is run as plain matrix products for this, since fused kernels count differently or not at all.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            network(*inputs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return counter.get_total_flops()
 
 
 def _synchronise(image: Tensor) -> None:

@@ -5,6 +5,7 @@ or seen where there is none, scores worst and never best; a correct rejection sc
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -30,8 +31,47 @@ METRIC_NAMES = {
     "iou_pooled": "IoU, pooled pixels",
     "dice_image_mean": "Dice, image mean",
     "iou_image_mean": "IoU, image mean",
+    "dice_transunet": "Dice, TransUNet's rule",
+    "hd95_transunet": "HD95, TransUNet's rule",
+    "dice_nan_ignore": "Dice, absent dropped",
+    "hd95_nan_ignore": "HD95, absent dropped",
 }
 """For readers, in the order of tables."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Metrics that follow one convention, with the convention in words. p-values are corrected within a family."""
+
+    title: str
+    metrics: tuple[str, ...]
+    rule: str = ""
+
+
+FAMILIES = (
+    Family("Case by case, at the image's own resolution", CASE_METRICS),
+    Family(
+        "Pooled, as published for TextFreeKD and LanGuideMedSeg",
+        ("dice_pooled", "iou_pooled"),
+        "pixels of all cases together",
+    ),
+    Family(
+        "Image mean, as published for LViT and C2FVL",
+        ("dice_image_mean", "iou_image_mean"),
+        "empty against empty counts 0",
+    ),
+    Family(
+        "As published for TransUNet, MISSFormer and others on Synapse",
+        ("dice_transunet", "hd95_transunet"),
+        "an invented structure counts Dice 1 and HD95 0; a missed one, and empty against empty, Dice 0 and HD95 0, "
+        "the best distance there is",
+    ),
+    Family(
+        "As MONAI averages: absent structures dropped",
+        ("dice_nan_ignore", "hd95_nan_ignore"),
+        "a structure that the reference lacks is left out; HD95 leaves out the missed ones as well",
+    ),
+)
 POLICY = (
     "Reference and prediction both present: computed. Reference present, prediction empty (missed) and reference "
     "empty, prediction not (false alarm): Dice, IoU, precision, recall and surface Dice are 0, and HD95 and ASSD are "
@@ -126,6 +166,32 @@ def image_scores(counts: Any, convention: Convention = "test") -> tuple[np.ndarr
     dice = (2 * tp + above) / (2 * tp + fp + fn + below)
     iou = tp / np.maximum(tp + fp + fn, 1)
     return dice, iou
+
+
+def transunet_scores(counts: np.ndarray, dice: np.ndarray, hd95: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(Dice, HD95) by the rule of TransUNet's evaluation, which MISSFormer and other tables on Synapse share.
+
+    counts: [..., 3] of tp, fp, fn; dice, hd95: [...] by our policy. Present in both: unchanged (the original takes the
+    percentile of both directions pooled, and voxels). Only predicted: 1 and 0. Else, where either is empty: 0 and 0.
+    """
+    predicted, present = _found(counts)
+    both = predicted & present
+    return np.where(both, dice, np.where(predicted, 1.0, 0.0)), np.where(both, hd95, 0.0)
+
+
+def nan_ignored(counts: np.ndarray, dice: np.ndarray, hd95: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(Dice, HD95) with NaN for what MONAI's metrics drop from their means; arguments as `transunet_scores`.
+
+    Dice drops structures that the reference lacks, HD95 those that either lacks.
+    """
+    predicted, present = _found(counts)
+    return np.where(present, dice, np.nan), np.where(predicted & present, hd95, np.nan)
+
+
+def _found(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the prediction has any foreground, and whether the reference has."""
+    tp, fp, fn = np.moveaxis(np.asarray(counts), -1, 0)
+    return tp + fp > 0, tp + fn > 0
 
 
 def _columns(counts: Any) -> np.ndarray:

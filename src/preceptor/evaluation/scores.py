@@ -8,16 +8,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from preceptor.errors import DataError, StorageError
-from preceptor.evaluation.metrics import CASE_METRICS, KINDS, image_scores
+from preceptor.evaluation.metrics import (
+    CASE_METRICS,
+    DISTANCES,
+    KINDS,
+    METRIC_NAMES,
+    image_scores,
+    nan_ignored,
+    transunet_scores,
+)
 from preceptor.evaluation.statistics import group_totals
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-METRICS = (*CASE_METRICS, "dice_pooled", "iou_pooled", "dice_image_mean", "iou_image_mean")
-MEANS = (*CASE_METRICS, "dice_image_mean", "iou_image_mean")
+METRICS = tuple(METRIC_NAMES)
+POOLED = ("dice_pooled", "iou_pooled")
+DROPPED = ("dice_nan_ignore", "hd95_nan_ignore")
+MEANS = tuple(name for name in METRICS if name not in (*POOLED, *DROPPED))
+"""Metrics that are plain means over cases, in the order of METRICS."""
+LOWER_IS_BETTER = frozenset(name for name in METRICS if name.startswith(DISTANCES))
 COUNTS = ("tp", "fp", "fn")
-LOWER_IS_BETTER = frozenset({"hd95", "assd"})
 
 
 @dataclass(frozen=True)
@@ -63,24 +74,40 @@ class Scores:
 
     def totals(self) -> np.ndarray:
         """[units, K]: what each case or group adds to the sums of which `metrics_of` makes the metrics."""
+        cases = len(self.cases)
         means = self.values.mean(axis=(1, 2))
-        pixels = self.counts.reshape(len(self.cases), -1)
-        return group_totals(np.concatenate([pixels, means, np.ones((len(means), 1))], axis=1), self.groups)
+        parts = [self.counts, *self._kept(), means, np.ones((cases, 1))]
+        return group_totals(np.concatenate([part.reshape(cases, -1) for part in parts], axis=1), self.groups)
+
+    def _kept(self) -> tuple[np.ndarray, np.ndarray]:
+        """DROPPED of each case and seed, [cases, seeds, 2]: the mean over the classes that count, and whether any does.
+
+        Where none does the mean is 0. As MONAI's reduction "mean": over classes first, then over cases.
+        """
+        dice, hd95 = (self.values[..., MEANS.index(name)] for name in ("dice", "hd95"))
+        scores = np.stack(nan_ignored(self.counts, dice, hd95), axis=-1)
+        known = np.isfinite(scores)
+        number = known.sum(axis=1)
+        return np.where(known, scores, 0).sum(axis=1) / np.maximum(number, 1), (number > 0).astype(np.float64)
 
     def metrics_of(self, totals: np.ndarray) -> np.ndarray:
         """METRICS [..., M] from summed totals [..., K].
 
         Means: over classes and seeds within a case, then over cases. Pooled: for each class and seed over all pixels,
-        then their mean; 1 where neither reference nor prediction has any foreground.
+        then their mean; 1 where neither reference nor prediction has any foreground. DROPPED: for each seed over the
+        cases that count, then their mean; NaN where a seed has none.
         """
-        pixels = self.counts[0].size
-        tp, fp, fn = np.moveaxis(totals[..., :pixels].reshape(*totals.shape[:-1], -1, 3), -1, 0)
+        ends = np.cumsum([self.counts[0].size, 2 * len(self.seeds), 2 * len(self.seeds)])
+        pixels, kept, number, means = np.split(totals, ends, axis=-1)
+        tp, fp, fn = np.moveaxis(pixels.reshape(*totals.shape[:-1], -1, 3), -1, 0)
         union = tp + fp + fn
         iou = np.where(union > 0, tp / np.maximum(union, 1), 1.0)
-        pooled = np.stack([(2 * iou / (1 + iou)).mean(axis=-1), iou.mean(axis=-1)], axis=-1)
-        means = totals[..., pixels:-1] / totals[..., -1:]
-        split = len(CASE_METRICS)
-        return np.concatenate([means[..., :split], pooled, means[..., split:]], axis=-1)
+        found = dict(zip(MEANS, np.moveaxis(means[..., :-1] / means[..., -1:], -1, 0), strict=True))
+        found |= dict(zip(POOLED, ((2 * iou / (1 + iou)).mean(axis=-1), iou.mean(axis=-1)), strict=True))
+        dropped = np.where(number > 0.5, kept / np.maximum(number, 1), np.nan)
+        dropped = dropped.reshape(*totals.shape[:-1], -1, 2).mean(axis=-2)
+        found |= dict(zip(DROPPED, np.moveaxis(dropped, -1, 0), strict=True))
+        return np.stack([found[name] for name in METRICS], axis=-1)
 
     def metrics(self) -> dict[str, float]:
         """Every metric by name, over all cases, classes and seeds."""
@@ -126,7 +153,9 @@ def scores_of(rows: "DataFrame", where: object = "scores") -> Scores:
         offenders = [" / ".join(map(str, key)) for key in order.index[bad]]
         raise DataError("a score is not a finite number", where=where, offenders=offenders)
     counts = order[list(COUNTS)].to_numpy(dtype=np.float64)
-    values = np.concatenate([values, np.stack(image_scores(counts), axis=1)], axis=1)
+    dice, hd95 = (values[:, CASE_METRICS.index(name)] for name in ("dice", "hd95"))
+    further = [*image_scores(counts), *transunet_scores(counts, dice, hd95)]
+    values = np.concatenate([values, np.stack(further, axis=1)], axis=1)
     kinds: dict[str, int] = {kind: int((rows["kind"] == kind).sum()) for kind in KINDS}
     return Scores(
         cases=cases,

@@ -74,7 +74,10 @@ def compare(
     seed: int = 0,
     swaps: int = 10_000,
 ) -> list[dict[str, Any]]:
-    """statistic(a) - statistic(b) with interval and p, from paired totals [units, K]; one entry a metric."""
+    """statistic(a) - statistic(b) with interval and p, from paired totals [units, K]; one entry a metric.
+
+    A statistic may be NaN where nothing counts: then there is no p (None).
+    """
     columns = a.shape[1]
     both = np.concatenate([a, b], axis=1)
 
@@ -83,7 +86,8 @@ def compare(
 
     few = len(a) < FEWEST
     found = bootstrap(both, difference, resamples, confidence, seed)
-    values = [None] * len(found) if few else swap_p(a, b, statistic, swaps, seed).tolist()
+    tested = [] if few else swap_p(a, b, statistic, swaps, seed).tolist()
+    values = [None if p != p else p for p in tested] or [None] * len(found)
     return [{**gain._asdict(), "p": p, "units": len(a), "few": few} for gain, p in zip(found, values, strict=True)]
 
 
@@ -127,9 +131,15 @@ def bootstrap(
 
 
 def _bca(centre: float, draws: np.ndarray, left_out: np.ndarray, confidence: float) -> Interval:
-    """Bias-corrected and accelerated bounds; plain percentiles where the correction is not finite."""
+    """Bias-corrected and accelerated bounds; plain percentiles where the correction is not finite.
+
+    Draws in which nothing counts (NaN) are set aside.
+    """
     from scipy.special import ndtr, ndtri
 
+    draws, left_out = draws[np.isfinite(draws)], left_out[np.isfinite(left_out)]
+    if not (np.isfinite(centre) and len(draws) and len(left_out)):
+        return Interval(centre, float("nan"), float("nan"))
     if np.ptp(draws) <= 1e-12 * max(1.0, abs(centre)):
         return Interval(centre, centre, centre)
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
@@ -158,6 +168,7 @@ def swap_p(a: np.ndarray, b: np.ndarray, statistic: Statistic, swaps: int = 10_0
     """Two-sided p of no difference, [M]: how often swapping the arms of units gives at least as large a difference.
 
     a, b: totals [units, K]. All 2^units swaps up to 14 units; otherwise `swaps` random ones, the observed included.
+    Swaps that leave nothing to count (NaN) are taken as at least as large; NaN where that holds for the observed.
     """
     count, change = len(a), b - a
     from_a, from_b = a.sum(axis=0), b.sum(axis=0)
@@ -170,12 +181,12 @@ def swap_p(a: np.ndarray, b: np.ndarray, statistic: Statistic, swaps: int = 10_0
     bound = observed * (1 - 1e-9) - 1e-14  # so that rounding does not hide ties
     if count <= EXACT:
         every = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
-        return np.asarray((sizes(every) >= bound).mean(axis=0))
+        return np.where(np.isnan(observed), np.nan, (~(sizes(every) < bound)).mean(axis=0))
     noise, hits, step = np.random.default_rng(seed), np.zeros(len(bound)), max(1, BLOCK // count)
     for start in range(0, swaps, step):
         chosen = noise.integers(0, 2, size=(min(step, swaps - start), count))
-        hits += (sizes(chosen) >= bound).sum(axis=0)
-    return (hits + 1) / (swaps + 1)
+        hits += (~(sizes(chosen) < bound)).sum(axis=0)
+    return np.where(np.isnan(observed), np.nan, (hits + 1) / (swaps + 1))
 
 
 def cohens_d(difference: np.ndarray) -> float | None:

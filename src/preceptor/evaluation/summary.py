@@ -1,7 +1,8 @@
 """The result of a run as one dictionary: `summary.json`.
 
 Each case is averaged over seeds first, then cases (or groups of them) are resampled; the spread over seeds is apart.
-The comparisons are corrected together: Holm over all metrics of all gains that are reported.
+The comparisons of one family of metrics are corrected together: Holm over its metrics in all gains that are reported.
+Families that retell the same cases by another convention so cost the others nothing.
 """
 
 import math
@@ -9,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preceptor.evaluation.metrics import POLICY
+from preceptor.evaluation.arms import gains as pairs_of
+from preceptor.evaluation.arms import spoken, teachers
+from preceptor.evaluation.metrics import FAMILIES, POLICY
 from preceptor.evaluation.scores import LOWER_IS_BETTER, MEANS, METRICS, Scores, common_cases, read_rows, scores_of
 from preceptor.evaluation.statistics import bootstrap, cohens_d, compare, holm, paired_test, rank_biserial
 from preceptor.evaluation.verdict import answer, reading, warnings
@@ -17,9 +20,6 @@ from preceptor.recipe import EvaluateRecipe, Recipe
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-ARMS = ("teacher", "control", "student")
-GAINS = (("student", "control"), ("teacher", "control"))
 
 
 def summarise_run(
@@ -30,22 +30,25 @@ def summarise_run(
     data: Mapping[str, Any] | None = None,
     leak: Mapping[str, Any] | None = None,
     unit: str = "pixel",
+    scored: str = "case",
     intersect: bool = False,
 ) -> dict[str, Any]:
-    """`summarise` of the `cases.csv` of each arm and of `teacher/probes.csv` in a run folder."""
+    """`summarise` of the `cases.csv` of each of the recipe's arms, and its teachers' `probes.csv`, in a run folder."""
     folder = Path(folder)
-    tables = {arm: folder / arm / "cases.csv" for arm in ARMS}
-    probes = folder / "teacher" / "probes.csv"
+    arms = dict.fromkeys([*recipe.taught, "control", "student"])
+    tables = {arm: folder / arm / "cases.csv" for arm in arms}
+    probes = {arm: folder / arm / "probes.csv" for arm in recipe.taught}
     return summarise(
         {arm: read_rows(path) for arm, path in tables.items() if path.is_file()},
         name=recipe.name,
         settings=recipe.evaluate,
-        probes=read_rows(probes) if probes.is_file() else None,
+        probes={arm: read_rows(path) for arm, path in probes.items() if path.is_file()},
         facts=facts,
         data=data,
         leak=leak,
         licence=recipe.data.licence,
         unit=unit,
+        scored=scored,
         intersect=intersect,
     )
 
@@ -55,19 +58,21 @@ def summarise(
     *,
     name: str,
     settings: EvaluateRecipe | None = None,
-    probes: "DataFrame | None" = None,
+    probes: "Mapping[str, DataFrame] | DataFrame | None" = None,
     facts: Mapping[str, Mapping[str, Any]] | None = None,
     data: Mapping[str, Any] | None = None,
     leak: Mapping[str, Any] | None = None,
     licence: str = "",
     unit: str = "pixel",
+    scored: str = "case",
     intersect: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The summary of a run, the same for the same rows and `seed`.
 
-    arms: a table of rows (case x class x seed) an arm. probes: the teacher's rows with a column `probe`. facts: what
-    else is known of an arm (parameters, latency_ms, memory_mb, needs, ...), copied. unit: of the distances.
+    arms: a table of rows (case x class x seed) an arm. probes: rows with a column `probe`, of the teacher or by arm.
+    facts: what else is known of an arm (parameters, latency_ms, memory_mb, needs, ...), copied. unit: of the distances
+    (mm, pixel, voxel). scored: what one score is of (case, slice, volume).
     intersect: compare on the cases that all arms share. Raises DataError for gaps and for differing case lists.
     """
     settings = settings or EvaluateRecipe()
@@ -84,11 +89,12 @@ def summarise(
         "policy": POLICY,
         "tolerance": settings.tolerance,
         "unit": unit,
+        "scored": scored,
         "confidence": settings.confidence,
         "resamples": settings.bootstrap,
         "arms": {arm: {**_arm(s, settings, seed), **(facts or {}).get(arm, {})} for arm, s in scores.items()},
         "gains": _gains(scores, settings, seed),
-        "probes": _probes(scores.get("teacher"), probes, settings, seed),
+        "probes": _all_probes(scores, probes, settings, seed),
         "leak": dict(leak) if leak else None,
         "licence": licence,
         "data": dict(data or {}),
@@ -123,12 +129,12 @@ def _spread(values: list[float]) -> dict[str, float | None]:
 
 
 def _gains(scores: Mapping[str, Scores], settings: EvaluateRecipe, seed: int) -> dict[str, dict[str, Any]]:
-    pairs = [(a, b) for a, b in GAINS if a in scores and b in scores]
-    gains = {f"{a}_over_{b}": gain_between(scores[a], scores[b], settings, seed) for a, b in pairs}
-    places = [(name, metric) for name in gains for metric in METRICS]
-    adjusted = holm([gains[name][metric]["p"] for name, metric in places])
-    for (name, metric), p in zip(places, adjusted, strict=True):
-        gains[name][metric]["p_holm"] = p
+    gains = {f"{a}_over_{b}": gain_between(scores[a], scores[b], settings, seed) for a, b in pairs_of(scores)}
+    for family in FAMILIES:
+        places = [(name, metric) for name in gains for metric in family.metrics]
+        adjusted = holm([gains[name][metric]["p"] for name, metric in places])
+        for (name, metric), p in zip(places, adjusted, strict=True):
+            gains[name][metric]["p_holm"] = p
     return gains
 
 
@@ -147,16 +153,25 @@ def gain_between(ours: Scores, theirs: Scores, settings: EvaluateRecipe, seed: i
     return result
 
 
-def _probes(
-    teacher: Scores | None, rows: "DataFrame | None", settings: EvaluateRecipe, seed: int
+def _all_probes(
+    scores: Mapping[str, Scores],
+    probes: "Mapping[str, DataFrame] | DataFrame | None",
+    settings: EvaluateRecipe,
+    seed: int,
 ) -> dict[str, Any] | None:
-    """The teacher's Dice with its own reports and with others, and the paired fall."""
-    if teacher is None or rows is None or rows.empty:
-        return None
+    """Of the one teacher what `_probes` finds; of several, that by arm; None where nobody was probed."""
+    tables = probes if isinstance(probes, Mapping) else {} if probes is None else {"teacher": probes}
+    found = {arm: _probes(arm, scores[arm], tables[arm], settings, seed) for arm in teachers(scores) if arm in tables}
+    known = {arm: entry for arm, entry in found.items() if entry}
+    return known.get("teacher", known or None)
+
+
+def _probes(arm: str, teacher: Scores, rows: "DataFrame", settings: EvaluateRecipe, seed: int) -> dict[str, Any] | None:
+    """A teacher's Dice with its own reports and with others, and the paired fall."""
     dice = teacher.metrics()["dice"]
     result: dict[str, Any] = {"right": {"dice": dice, "n": len(teacher.cases)}}
     for name in rows["probe"].unique():
-        probed = scores_of(rows[rows["probe"] == name], f"teacher probe {name}")
+        probed = scores_of(rows[rows["probe"] == name], f"{arm} probe {name}")
         shared = [case for case in teacher.cases if case in set(probed.cases)]
         if not shared:
             continue
@@ -167,5 +182,5 @@ def _probes(
         result[name] = {"dice": other.metrics()["dice"], "n": len(shared), "drop": drop}
     if len(result) == 1:
         return None
-    blind, message = reading(result, settings.margin)
+    blind, message = reading(result, settings.margin, spoken(arm))
     return {**result, "text_blind": blind, "message": message}

@@ -4,7 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-LABELS = {"teacher": "teacher", "control": "control", "student": "distilled student"}
+from preceptor.evaluation.arms import gains, spoken
+
+NOUNS = {"case": ("case", "group"), "slice": ("slice", "group"), "volume": ("volume", "patient")}
+"""What one score is of, and what several of them share."""
 NON_COMMERCIAL = re.compile(r"\bNC\b|non-?\s?commercial|research (use )?only", re.IGNORECASE)
 
 
@@ -26,15 +29,19 @@ def answer(summary: Mapping[str, Any], confidence: float = 0.95) -> str:
     Student over control is the question asked beforehand, on Dice: its own p counts, without correction. The arm is
     better or worse only when p is below 1 - confidence and the interval excludes zero.
     """
-    for name, ours, theirs in (
-        ("student_over_control", "the distilled student", "its control"),
-        ("teacher_over_control", "the teacher", "the control"),
-    ):
-        if name in summary["gains"]:
-            return _comparison(summary, summary["gains"][name]["dice"], ours, theirs, confidence)
+    pairs = [(a, b) for a, b in gains(summary["arms"]) if f"{a}_over_{b}" in summary["gains"]]
+    for ours, theirs in pairs:
+        whose = "its" if ours == "student" else "the"
+        gain = summary["gains"][f"{ours}_over_{theirs}"]["dice"]
+        told = _comparison(summary, gain, f"the {spoken(ours)}", f"{whose} {spoken(theirs)}", confidence)
+        if ours == "student" or len(pairs) == 1:
+            return told
+    if pairs:
+        names = ", ".join(f"{spoken(ours)} {_points_over(summary, ours, theirs)}" for ours, theirs in pairs)
+        return f"Nothing was distilled; over the control, in Dice points: {names} ({_size(summary)})."
     arms = summary["arms"]
-    told = [f"the {LABELS.get(arm, arm)} reaches Dice {arms[arm]['dice']['mean']:.3f}" for arm in arms]
-    return f"{_capital(' and '.join(told))} on {_size(summary)}; nothing was compared."
+    reached = [f"the {spoken(arm)} reaches Dice {arms[arm]['dice']['mean']:.3f}" for arm in arms]
+    return f"{_capital(' and '.join(reached))} on {_size(summary)}; nothing was compared."
 
 
 def _comparison(summary: Mapping[str, Any], gain: Mapping[str, Any], ours: str, theirs: str, confidence: float) -> str:
@@ -52,18 +59,33 @@ def _comparison(summary: Mapping[str, Any], gain: Mapping[str, Any], ours: str, 
     return f"{_capital(ours)} does not differ measurably from {theirs}: {points(gain['mean'])} Dice points ({facts})."
 
 
+def _points_over(summary: Mapping[str, Any], ours: str, theirs: str) -> str:
+    gain = summary["gains"][f"{ours}_over_{theirs}"]["dice"]
+    return f"{points(gain['mean'])} [{points(gain['low'])}, {points(gain['high'])}]"
+
+
 def _capital(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 case`, `2 cases`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def judged_on(summary: Mapping[str, Any]) -> str:
+    """`48 cases of 20 groups`, `10 volumes of 5 patients`; groups are named where cases share one."""
+    noun, shared = NOUNS[summary.get("scored", "case")]
+    groups = summary.get("groups")
+    return counted(summary["cases"], noun) + (f" of {counted(groups, shared)}" if groups else "")
+
+
 def _size(summary: Mapping[str, Any]) -> str:
-    """`48 cases of 20 groups, 3 seeds`; groups are named where cases share one."""
-    cases, groups, seeds = summary["cases"], summary.get("groups"), len(summary["seeds"])
-    of = f" of {groups} group{'s' * (groups != 1)}" if groups else ""
-    return f"{cases} case{'s' * (cases != 1)}{of}, {seeds} seed{'s' * (seeds != 1)}"
+    """`48 cases of 20 groups, 3 seeds`."""
+    return f"{judged_on(summary)}, {counted(len(summary['seeds']), 'seed')}"
 
 
-def reading(probes: Mapping[str, Mapping[str, Any]], margin: float) -> tuple[bool, str]:
+def reading(probes: Mapping[str, Mapping[str, Any]], margin: float, teacher: str = "teacher") -> tuple[bool, str]:
     """(text-blind or not, a sentence), from the falls in Dice when the teacher is shown other reports.
 
     Wrong reports decide; an empty one only where there is no other probe, since it may merely be unfamiliar.
@@ -74,10 +96,16 @@ def reading(probes: Mapping[str, Mapping[str, Any]], margin: float) -> tuple[boo
     blind = all(drop < margin for drop in drops.values())
     if blind:
         return True, (
-            f"The teacher hardly reads its reports: its Dice falls by only {told} (margin {points(margin)}). "
+            f"The {teacher} hardly reads its reports: its Dice falls by only {told} (margin {points(margin)}). "
             "A student cannot learn from it what the reports say."
         )
-    return False, f"The teacher reads its reports: its Dice falls by {told}.{_misled(probes, margin)}"
+    return False, f"The {teacher} reads its reports: its Dice falls by {told}.{_misled(probes, margin)}"
+
+
+def probes_by_arm(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The probes of each teacher that was probed, whether the run has one teacher or several."""
+    probes = summary.get("probes") or {}
+    return {"teacher": probes} if "message" in probes else dict(probes)
 
 
 def _misled(probes: Mapping[str, Mapping[str, Any]], margin: float) -> str:
@@ -94,23 +122,26 @@ PROBES = {"empty": "with an empty report", "shuffled": "with another case's repo
 def warnings(summary: Mapping[str, Any], left_out: int) -> list[str]:
     """What a reader must know before believing the numbers, the gravest first."""
     told = []
+    noun, _ = NOUNS[summary.get("scored", "case")]
     leak = summary.get("leak") or {}
     if leak.get("leaks"):
         message = leak.get("message") or f"the reports describe the mask: leak score {leak.get('score')}"
         told.append(f"Leak: {message}.")
-    probes = summary.get("probes")
-    if probes and (probes["text_blind"] or "mislead" in probes["message"]):
-        told.append(probes["message"])
-    teacher = summary["gains"].get("teacher_over_control", {}).get("dice")
-    if teacher and teacher["mean"] <= 0:
-        told.append(
-            f"The teacher is no better than the control ({points(teacher['mean'])} Dice points): "
-            "there is little that the student could learn from it."
-        )
-    if any(gain["few"] for gains in summary["gains"].values() for gain in gains.values()):
+    for probes in probes_by_arm(summary).values():
+        if probes["text_blind"] or "mislead" in probes["message"]:
+            told.append(probes["message"])
+    for arm, theirs in gains(summary["arms"]):
+        gain = summary["gains"].get(f"{arm}_over_{theirs}", {}).get("dice")
+        if arm != "student" and gain and gain["mean"] <= 0:
+            told.append(
+                f"The {spoken(arm)} is no better than the control ({points(gain['mean'])} Dice points): "
+                "there is little that the student could learn from it."
+            )
+    if any(gain["few"] for entry in summary["gains"].values() for gain in entry.values()):
         told.append("Fewer than six cases or patients: intervals are rough, and no p-value is given.")
     if left_out:
-        told.append(f"{left_out} cases were left out, since not every arm was judged on them.")
+        were = "was" if left_out == 1 else "were"
+        told.append(f"{counted(left_out, noun)} {were} left out, since not every arm was judged on them.")
     if len(summary["seeds"]) == 1:
         told.append("One seed only: the intervals do not tell how much another training would change the result.")
     if NON_COMMERCIAL.search(summary.get("licence") or ""):
