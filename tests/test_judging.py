@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from preceptor.data.layouts import read_cases
@@ -16,6 +17,7 @@ from preceptor.judging import Judge, evaluate_package, join_tables, judge_seed
 from preceptor.learning.arm import build_network, segmentor_of
 from preceptor.progress import Progress
 from preceptor.recipe import Recipe, validate_recipe
+from preceptor.segmentors.base import Segmentation
 from preceptor.text.encoders import build_encoder
 from preceptor.text.features import embed
 
@@ -50,6 +52,32 @@ def test_every_case_is_judged_at_its_own_size(small_recipe: dict, package: Path,
     sizes = {row["case"]: row["tp"] + row["fp"] + row["fn"] + row["tn"] for row in rows}
     assert sizes["c12"] == 50 * 70
     assert np.asarray(Image.open(tmp_path / "out" / "c12.png")).shape == (70, 50)
+
+
+def test_what_is_predicted_where_the_mask_is_to_be_ignored_does_not_matter(small_recipe, package, small_data) -> None:
+    for path in (small_data / "masks").iterdir():
+        mask = np.asarray(Image.open(path)).copy()
+        mask[:, 20:] = 7
+        Image.fromarray(mask).save(path)
+    small_recipe["data"]["ignore"] = [7]
+    recipe = validate_recipe(small_recipe)
+    cases = read_cases(recipe.data).of("test")
+    judge, network = Judge(recipe.data, recipe.evaluate), load_package(package)
+
+    def answering(hidden: float) -> list[dict]:
+        """Rows of a network that calls bright pixels foreground, and `hidden` on the ignored side."""
+
+        def forward(image, condition=None):
+            logits = torch.cat([-image[:, :1], image[:, :1]], dim=1)
+            logits[:, 1, :, 20:] = hidden
+            return Segmentation(logits, {})
+
+        network.network.forward = forward
+        return [{key: value for key, value in row.items() if key != "tn"} for row in judge.rows(network, cases, 0)]
+
+    found = answering(hidden=9.0)
+    assert found == answering(hidden=-9.0)
+    assert all(0 < row["dice"] < 1 for row in found)
 
 
 def test_a_package_is_judged_on_other_data_with_intervals(small_recipe, package: Path, tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ class Judge:
                 assert case.mask is not None
                 stored = read_mask(case.mask, case.slice).pixels
                 predicted.append(classes)
-                reference.append(decode_mask(stored, self.data.labels, self.data.mask_rule, case.mask))
+                data = self.data
+                reference.append(decode_mask(stored, data.labels, data.mask_rule, case.mask, data.ignore))
                 done += 1
                 if progress is not None:
                     progress(done, len(cases))

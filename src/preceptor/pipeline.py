@@ -201,6 +201,7 @@ class Pipeline:
             data.mask_rule,
             self.folder.parent / "cache",
             callback(self.progress, f"decode {split}"),
+            data.ignore,
         )
 
     @cached_property

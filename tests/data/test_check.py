@@ -25,6 +25,24 @@ def test_images_with_and_without_a_spacing_are_told_apart():
     assert not [found for found in _check_images(images[1:], DataRecipe())[0] if found.code == "spacing-missing"]
 
 
+def test_ignored_values_are_declared_and_count_as_no_class(tmp_path):
+    root = write_set(tmp_path)
+    path = root / "masks" / "train0.png"
+    mask = np.asarray(Image.open(path)).copy()
+    mask[mask == 0] = 9
+    Image.fromarray(mask).save(path)
+    settings = {"root": str(root), "labels": LABELS}
+    refused = check(read_cases(DataRecipe(**settings)), DataRecipe(**settings), None)
+    assert [(item.code, item.where) for item in refused.errors] == [("undeclared-value", "train0")]
+    data = DataRecipe(**settings, ignore=[9])
+    report = check(read_cases(data), data, None)
+    assert not report.errors
+    before = check(read_cases(data), DataRecipe(**{**settings, "labels": {"background": [0, 9], "lesion": 255}}), None)
+    assert report.facts["foreground_share"] == before.facts["foreground_share"]
+    with pytest.raises(ValueError, match="ignore needs mask_rule: exact"):
+        DataRecipe(ignore=[9], mask_rule="threshold")
+
+
 def write_set(root, size=(16, 20)):
     """A sound set in plain folders: every image its own, every patient in one split, reports not from masks."""
     rng = np.random.default_rng(0)

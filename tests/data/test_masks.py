@@ -91,6 +91,18 @@ def test_undeclared_values_stop_and_propose_the_remap():
     assert "declare `data.labels: {background: 0, foreground: 1}`" in str(caught.value)
 
 
+def test_ignored_values_take_the_index_that_takes_no_part():
+    stored = np.array([[0, 7, 2], [7, 2, 9]], np.uint8)
+    labels = {"background": 0, "organ": 2}
+    np.testing.assert_array_equal(decode_mask(stored, labels, "exact", ignore=[7, 9]), [[0, 255, 1], [255, 1, 255]])
+    large = resize_mask(stored, (4, 6), labels, "exact", ignore=[7, 9])
+    np.testing.assert_array_equal(large[::2, ::2], decode_mask(stored, labels, "exact", ignore=[7, 9]))
+    with pytest.raises(DataError, match=r"not declared(.|\n)*found: +9 \(1 pixels\)(.|\n)*expected: 0, 2, 7"):
+        decode_mask(stored, labels, "exact", ignore=[7])
+    with pytest.raises(RecipeError, match="yet to be ignored"):
+        decode_mask(stored, labels, "exact", ignore=[2])
+
+
 def test_blurred_masks_are_offered_a_threshold():
     stored = np.array([[0, 3, 127, 255]], np.uint8)
     with pytest.raises(DataError, match="mask_rule: threshold"):

@@ -53,6 +53,17 @@ def test_images_are_those_of_the_preprocessing_and_masks_keep_every_label(tmp_pa
         assert (shelf.masks[0, 9:, 7:] == 2).all()
 
 
+def test_ignored_values_reach_the_masks_as_255(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "data")
+    whole = build(cases, tmp_path / "cache")
+    shelf = build_shelf(cases, SETTINGS, {"background": 0, "right": 255}, "exact", tmp_path / "cache", ignore=[100])
+    assert shelf.masks is not None
+    assert whole.masks is not None
+    np.testing.assert_array_equal(shelf.masks, np.array([0, 255, 1], np.uint8)[whole.masks])
+    none = build_shelf(cases, SETTINGS, LABELS, "exact", tmp_path / "cache", ignore=[])
+    assert none.folder == whole.folder, "an empty list is no change"
+
+
 def test_an_equal_request_reads_the_files_no_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = write_cases(tmp_path / "data")
     first = build(cases, tmp_path / "cache")

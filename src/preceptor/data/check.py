@@ -86,7 +86,7 @@ def check(
     overlays: folder for pictures of the first 20 cases whose image and mask do not fit; none are written without it.
     Raises RecipeError where `data.labels`, `data.mask_rule` or `data.split` contradict themselves.
     """
-    label_codes(data.labels)
+    label_codes(data.labels, data.ignore)
     findings = _of_layout(case_set, reports is not None)
     cases, made = _with_splits(case_set, data)
     findings += made + _without_mask(cases, data)

@@ -11,7 +11,7 @@ from preceptor.data.case import Case, Finding
 from preceptor.data.check_findings import finding
 from preceptor.data.check_masks import MaskRecord, Stored, foreground, is_soft, summarise_values
 from preceptor.data.leak import mask_targets
-from preceptor.data.masks import decode_mask
+from preceptor.data.masks import IGNORED, decode_mask
 from preceptor.data.pairing import suffix
 from preceptor.data.readers import Geometry, Picture, read_image, read_mask
 from preceptor.errors import DataError, UserError
@@ -187,9 +187,10 @@ def _inspect_mask(
             shown = foreground(pixels, soft)
             classes = (int(shown.size - shown.sum()), int(shown.sum())) if soft else None
             return MaskRecord(case.name, case.split, stored, classes, None, case.volume), mask_targets(shown)
-        decoded = decode_mask(pixels, data.labels, data.mask_rule, case.name)
+        decoded = decode_mask(pixels, data.labels, data.mask_rule, case.name, data.ignore)
     except DataError as error:
         fault = (f"{error.what}; found {error.found}", error.remedy)
         return MaskRecord(case.name, case.split, stored, None, fault, case.volume), None
-    counts = tuple(np.bincount(decoded.ravel(), minlength=len(data.labels)).tolist())
-    return MaskRecord(case.name, case.split, stored, counts, None, case.volume), mask_targets(decoded > 0)
+    counts = tuple(np.bincount(decoded.ravel(), minlength=len(data.labels))[: len(data.labels)].tolist())
+    shown = (decoded > 0) & (decoded != IGNORED)
+    return MaskRecord(case.name, case.split, stored, counts, None, case.volume), mask_targets(shown)

@@ -171,6 +171,7 @@ def _listed(values: Sequence[Value], most: int = 12) -> str:
 
 def _against_labels(records: Sequence[MaskRecord], data: DataRecipe, soft: bool) -> list[Finding]:
     declared = {value for of in data.labels.values() for value in (of if isinstance(of, list) else [of])}
+    declared |= set(data.ignore)
     told, codes = _listed(list(declared)), {_code(value) for value in declared}
     soft = soft and len(data.labels) == 2
     labels, rule = propose((value for record in records for value in record.stored.pixels), soft, list(data.labels))

@@ -70,7 +70,7 @@ def nnunet_labels(root: Path) -> dict[str, int | list[int]]:
             "the masks have a label to be ignored, which is no class",
             where=path,
             found=f"ignore: {labels['ignore']}",
-            remedy="declare `data.labels`, with this value among those of the class that it should count as",
+            remedy="declare `data.labels` with the classes, and this value under `data.ignore`",
         )
     return dict(sorted(labels.items(), key=lambda item: 0 not in _values(item[1])))
 

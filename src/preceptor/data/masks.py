@@ -1,18 +1,21 @@
 """Stored mask values to class indices, at the mask's own size or resized, by declared labels and a named rule.
 
 Rules (specification of text-annotated data sets, section 5):
-exact: every stored value is declared; nearest neighbour.
+exact: every stored value is declared, as a class or to be ignored; nearest neighbour.
 threshold: two classes; above half of full scale, which is 1 for 0/1 files and 255 for other 8-bit ones; nearest.
 eq255: two classes; the first channel equals 255; nearest (TextFreeKD, LanGuideMedSeg).
 bilinear_gt0: two classes; grey value interpolated in 8-bit arithmetic, any rounded result above 0 (LViT, C2FVL).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from preceptor.errors import DataError, RecipeError
+
+IGNORED = 255
+"""The class index of pixels that take no part."""
 
 RULES = ("exact", "threshold", "eq255", "bilinear_gt0")
 
@@ -22,18 +25,21 @@ MANY_VALUES = 32
 Value = int | float | str
 
 
-def decode_mask(pixels: np.ndarray, labels: Mapping[str, Any], rule: str, where: object = None) -> np.ndarray:
+def decode_mask(
+    pixels: np.ndarray, labels: Mapping[str, Any], rule: str, where: object = None, ignore: Sequence[int] = ()
+) -> np.ndarray:
     """Class indices uint8 [H, W], 0..C-1 in the order of `labels`, of stored values [H, W] or colours [H, W, 3].
 
     labels: class name to stored value, list of values, or colour "#rrggbb"; the first is the background. Rules other
-    than "exact" need two classes or an empty `labels`. where: file or case, named in errors.
+    than "exact" need two classes or an empty `labels`. where: file or case, named in errors. ignore: stored values
+    that become IGNORED, under "exact" only.
     Raises DataError for values that are not declared (with the labels to declare) or that fit no rule, and RecipeError
     for labels that contradict each other or the rule.
     """
     _two_classes(labels, rule)
     pixels = _plain(pixels, where)
     if rule == "exact":
-        return _exact(pixels, labels, where)
+        return _exact(pixels, labels, where, ignore)
     if rule == "threshold":
         return _threshold(_one_channel(pixels, where), where)
     if rule == "eq255":
@@ -42,7 +48,12 @@ def decode_mask(pixels: np.ndarray, labels: Mapping[str, Any], rule: str, where:
 
 
 def resize_mask(
-    pixels: np.ndarray, size: tuple[int, int], labels: Mapping[str, Any], rule: str, where: object = None
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    labels: Mapping[str, Any],
+    rule: str,
+    where: object = None,
+    ignore: Sequence[int] = (),
 ) -> np.ndarray:
     """Class indices uint8 [height, width] of stored values, resized as the rule says. size: (height, width).
 
@@ -51,7 +62,7 @@ def resize_mask(
     if rule == "bilinear_gt0":
         _two_classes(labels, rule)
         return (resize_bilinear_8bit(_luma(_plain(pixels, where), where), size) > 0).astype(np.uint8)
-    return resize_nearest(decode_mask(pixels, labels, rule, where), size)
+    return resize_nearest(decode_mask(pixels, labels, rule, where, ignore), size)
 
 
 def resize_nearest(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -136,9 +147,9 @@ def _quoted(value: int | str) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
-def _exact(pixels: np.ndarray, labels: Mapping[str, Any], where: object) -> np.ndarray:
-    codes = label_codes(labels)
-    if not codes:
+def _exact(pixels: np.ndarray, labels: Mapping[str, Any], where: object, ignore: Sequence[int]) -> np.ndarray:
+    codes = label_codes(labels, ignore)
+    if not labels:
         found = stored_values(pixels)
         raise DataError(
             "the labels of the mask are not declared", where=where, found=_listed(found), remedy=proposal(found)
@@ -150,13 +161,13 @@ def _exact(pixels: np.ndarray, labels: Mapping[str, Any], where: object) -> np.n
         stored = pixels
         grey = {code & 255: at for (colour, code), at in codes.items() if colour and code == (code & 255) * 0x010101}
         known = grey | {code: at for (colour, code), at in codes.items() if not colour}
-    result = np.full(stored.shape, 255, dtype=np.uint8)
+    result = np.full(stored.shape, IGNORED, dtype=np.uint8)
     for code, at in known.items():
         result[stored == code] = at
-    if (result == 255).any():
-        found = stored_values(pixels)
+    found = stored_values(pixels) if (result == IGNORED).any() else {}
+    strange = {value: count for value, count in found.items() if not _is_declared(value, known)}
+    if strange:
         declared = {f"#{code:06x}" if colour else code for colour, code in codes}
-        strange = {value: count for value, count in found.items() if not _is_declared(value, known)}
         remedy = proposal(found)
         if len(found) > 2 and set(found) >= {0, 255} and len(labels) == 2:
             remedy += "; or, for a two-class mask blurred by saving, `data.mask_rule: threshold`"
@@ -170,8 +181,11 @@ def _is_declared(value: Value, known: Mapping[int, int]) -> bool:
     return (int(value[1:], 16) if isinstance(value, str) else value) in known
 
 
-def label_codes(labels: Mapping[str, Any]) -> dict[tuple[bool, int], int]:
-    """(is a colour, value or 0xrrggbb) to class index. Raises RecipeError for contradictions and unknown colours."""
+def label_codes(labels: Mapping[str, Any], ignore: Sequence[int] = ()) -> dict[tuple[bool, int], int]:
+    """(is a colour, value or 0xrrggbb) to class index, IGNORED for the values of `ignore`.
+
+    Raises RecipeError for contradictions and unknown colours.
+    """
     result: dict[tuple[bool, int], int] = {}
     if len(labels) > 255:
         raise RecipeError("too many classes", where="data.labels", found=len(labels), expected="255 at most")
@@ -181,7 +195,10 @@ def label_codes(labels: Mapping[str, Any]) -> dict[tuple[bool, int], int]:
             if code in result:
                 raise RecipeError("two classes have the same value", where=f"data.labels.{name}", found=value)
             result[code] = at
-    return result
+    for value in ignore:
+        if (False, value) in result:
+            raise RecipeError("a value is a class and yet to be ignored", where="data.ignore", found=value)
+    return result | {(False, value): IGNORED for value in ignore}
 
 
 def _colour(name: str, text: str) -> tuple[bool, int]:

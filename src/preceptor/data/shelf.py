@@ -37,6 +37,9 @@ VERIFIED = 2**30
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is being done, with its size)."""
 
+Classes = Callable[[np.ndarray, Path], np.ndarray]
+"""From a stored mask, and its file for errors, to class indices uint8 at the network's size."""
+
 
 @dataclass(frozen=True)
 class Shelf:
@@ -83,11 +86,12 @@ def build_shelf(
     mask_rule: str,
     folder: Path | str,
     progress: Progress | None = None,
+    ignore: Sequence[int] = (),
 ) -> Shelf:
     """The shelf of `cases` below `folder`: opened where a sound one exists, built otherwise.
 
-    labels, mask_rule: as in the recipe. Changed files, order, or settings give another shelf; a damaged one is built
-    again. Raises DataError that names case and file where one cannot be read, has no mask while others do, or has a
+    labels, mask_rule, ignore: as in the recipe. Changed files, order, or settings give another shelf; a damaged one is
+    built again. Raises DataError that names case and file where one cannot be read, has no mask while others do, or has a
     mask of another shape; StorageError where the disk has too little space.
     """
     cases = tuple(cases)
@@ -96,7 +100,11 @@ def build_shelf(
     without = [case.name for case in cases if case.mask is None]
     if without and len(without) < len(cases):
         raise DataError("some cases have no mask", offenders=without, remedy="give them masks or leave them out")
-    place = Path(folder) / _key(cases, preprocessing, labels, mask_rule)
+    place = Path(folder) / _key(cases, preprocessing, labels, mask_rule, ignore)
+
+    def classes(mask: np.ndarray, where: Path) -> np.ndarray:
+        return resize_mask(mask, preprocessing.size, labels, mask_rule, where, ignore)
+
     shelf = Shelf(place, cases, preprocessing)
     if not is_sound(shelf):
         report = progress or (lambda done, total, what: None)
@@ -105,9 +113,9 @@ def build_shelf(
         what = f"decode and resize {len(cases)} cases, at most {size / 2**20:.1f} MiB"
         report(0, len(cases), what)
         try:
-            _write(shelf, labels, mask_rule, 1, report, what)
+            _write(shelf, classes, 1, report, what)
         except _ColouredError:
-            _write(shelf, labels, mask_rule, preprocessing.channels, report, what)
+            _write(shelf, classes, preprocessing.channels, report, what)
     return shelf
 
 
@@ -134,8 +142,10 @@ def _checksum(image: np.ndarray, mask: np.ndarray | None) -> int:
     return start if mask is None else zlib.crc32(np.ascontiguousarray(mask).data, start)
 
 
-def _key(cases: Sequence[Case], preprocessing: Preprocessing, labels: Mapping[str, Any], rule: str) -> str:
-    content = [VERSION, preprocessing.to_dict(), list(labels.items()), rule]
+def _key(
+    cases: Sequence[Case], preprocessing: Preprocessing, labels: Mapping[str, Any], rule: str, ignore: Sequence[int]
+) -> str:
+    content = [VERSION, preprocessing.to_dict(), list(labels.items()), rule, *([list(ignore)] if ignore else [])]
     content += [[_state(case, case.image), _state(case, case.mask), case.slice] for case in cases]
     return hash_json(content)[:24]
 
@@ -167,7 +177,7 @@ class _ColouredError(Exception):
     """A coloured picture turned up while one channel was being stored for each."""
 
 
-def _write(shelf: Shelf, labels: Mapping[str, Any], rule: str, channels: int, report: Progress, what: str) -> None:
+def _write(shelf: Shelf, classes: Classes, channels: int, report: Progress, what: str) -> None:
     height, width = shelf.preprocessing.size
     count, masked = len(shelf), shelf.cases[0].mask is not None
     narrow = channels < shelf.preprocessing.channels
@@ -175,7 +185,7 @@ def _write(shelf: Shelf, labels: Mapping[str, Any], rule: str, channels: int, re
     with ExitStack() as stack:
         images = _opened(stack, shelf.folder / "images.npy", (count, channels, height, width), "<f4")
         masks = _opened(stack, shelf.folder / "masks.npy", (count, height, width), "|u1") if masked else None
-        for image, mask in _prepared(shelf, labels, rule):
+        for image, mask in _prepared(shelf, classes):
             if narrow and len(image) > 1:
                 raise _ColouredError
             image = np.broadcast_to(image, (channels, height, width))
@@ -194,13 +204,13 @@ def _opened(stack: ExitStack, path: Path, shape: tuple[int, ...], kind: str) -> 
     return file
 
 
-def _prepared(shelf: Shelf, labels: Mapping[str, Any], rule: str) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+def _prepared(shelf: Shelf, classes: Classes) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Image [C or 1, H, W] and mask [H, W] of each case, in order, decoded a few cases ahead by threads."""
     waiting: deque[Future] = deque()
     with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
         try:
             for case in shelf.cases:
-                waiting.append(pool.submit(_prepare, case, shelf.preprocessing, labels, rule))
+                waiting.append(pool.submit(_prepare, case, shelf.preprocessing, classes))
                 if len(waiting) > AHEAD:
                     yield waiting.popleft().result()
             while waiting:
@@ -220,9 +230,7 @@ def _require_volume(case: Case, preprocessing: Preprocessing) -> None:
         )
 
 
-def _prepare(
-    case: Case, preprocessing: Preprocessing, labels: Mapping[str, Any], rule: str
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _prepare(case: Case, preprocessing: Preprocessing, classes: Classes) -> tuple[np.ndarray, np.ndarray | None]:
     path = case.image
     try:
         _require_volume(case, preprocessing)
@@ -237,7 +245,7 @@ def _prepare(
         mask = read_mask(path, case.slice).pixels
         if mask.shape[:2] != picture.pixels.shape[:2]:
             raise DataError("image and mask differ in shape", found=mask.shape[:2], expected=picture.pixels.shape[:2])
-        return image, resize_mask(mask, preprocessing.size, labels, rule, path)
+        return image, classes(mask, path)
     except UserError as error:
         raise DataError(
             f"case {case.name} cannot be prepared: {error.what}",

@@ -94,7 +94,7 @@ def showcase(
         reference: tuple[str, ...] = ()
         if case.mask is not None:
             stored = read_mask(case.mask, case.slice).pixels
-            mask = decode_mask(stored, data.labels, data.mask_rule, case.mask)
+            mask = decode_mask(stored, data.labels, data.mask_rule, case.mask, data.ignore)
             reference = tuple(contour(mask == index, size, limit) for index in classes)
         panels = []
         for arm, path in predictions.items():
