@@ -42,7 +42,7 @@ CASES = {
 FIRST = {name: (name, options) for name, options in reversed(CASES.values())}
 """From a segmentor to the first of its cases."""
 
-FIXED = {"transunet", "swin_unetr"}
+FIXED = {"swin_unetr"}
 """Segmentors that are exported for one image size."""
 
 
@@ -225,7 +225,7 @@ def exported(network, size, sides):
         return torch.export.export(network, given, dynamic_shapes=shapes).module()
 
 
-@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("name", sorted(set(FIRST) - {"unguided", "fcn_r50"}))  # these share another's forward pass
 def test_export_gives_the_same_logits_for_every_batch(name):
     network = make(FIRST[name]).eval()
     size = sizes(network)[1]
