@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from preceptor.data.masks import IGNORED
 from preceptor.errors import RecipeError
 
-IGNORED = 255
 SMOOTH = 1e-5
 """Added to numerator and denominator of Dice (MONAI's default); an absent class that is not predicted costs nothing."""
 
