@@ -9,7 +9,17 @@ import torch
 from preceptor.data.transforms import Preprocessing
 from preceptor.delivery.package import load_package, save_package
 from preceptor.errors import RecipeError, TrainingError
-from preceptor.learning.arm import ArmJob, build_network, build_task, check_same_view, check_size, segmentor_of
+from preceptor.learning.arm import (
+    ArmJob,
+    build_network,
+    build_task,
+    check_arms,
+    check_same_view,
+    check_size,
+    lessons,
+    segmentor_of,
+    told,
+)
 from preceptor.learning.tasks import Distilled
 from preceptor.pipeline import Pipeline, run
 from preceptor.recipe import Recipe, validate_recipe
@@ -113,3 +123,24 @@ def test_an_error_in_one_of_two_processes_ends_both_with_its_message(small_recip
     training |= {"clip": 0.0, "bad_steps": 1, "epochs": 30}
     with pytest.raises(TrainingError, match="not finite"):
         run(validate_recipe({**small_recipe, "training": training}), tmp_path / "run", only=["control"])
+
+
+def test_what_each_distiller_compares_is_told(small_recipe: dict) -> None:
+    recipe = validate_recipe({**small_recipe, "distill": [{"name": "token_l1", "weight": 0.5}, {"name": "kd"}]})
+    taps = build_network(segmentor_of(recipe, "student", None), 0).taps
+    lines = told(recipe, lessons(recipe, taps, {"teacher": taps}, 0))
+    assert lines[0].startswith("token_l1 from teacher, weight 0.5: ")
+    assert f"{taps[0].name} [{taps[0].channels}, s{taps[0].stride}] <- {taps[0].name}" in lines[0]
+    assert lines[1] == "kd from teacher, weight 1: logits"
+
+
+def test_side_heads_without_a_weight_are_refused(small_recipe: dict) -> None:
+    changes = ["student.options.deep_supervision=true"]
+    with pytest.raises(RecipeError, match="2 side heads, and 0 weights"):
+        check_arms(validate_recipe(small_recipe, changes=changes))
+    check_arms(
+        validate_recipe(
+            small_recipe,
+            changes=[*changes, "training.loss_weights=[1.0, 0.4, 0.2]", "teacher.training.loss_weights=[1.0]"],
+        )
+    )

@@ -5,7 +5,7 @@ Control and student are built by the same lines from the same seed; the one diff
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from preceptor.data.shelf import Shelf
 from preceptor.data.transforms import Preprocessing
 from preceptor.delivery.package import Package, load_package
 from preceptor.distillers import zoo as distillers
+from preceptor.distillers.pairs import describe_pairs, pairs_of
 from preceptor.errors import Interrupted, RecipeError, TrainingError, UserError
 from preceptor.learning.launch import cluster_rank
 from preceptor.learning.losses import segmentation_loss
@@ -136,6 +137,15 @@ def lessons(recipe: Recipe, student: Taps, teachers: Mapping[str, Taps], seed: i
         prefix = f"{index}/" if names.count(part.name) > 1 else ""
         found.append(Lesson(distiller, arm, **course, prefix=prefix))
     return found
+
+
+def told(recipe: Recipe, taught: Sequence[Lesson]) -> list[str]:
+    """What each distiller compares, a line each: `at from teacher: layer4 [512, s8] <- layer4 [2048, s8]`."""
+    lines = []
+    for part, lesson in zip(recipe.distill, taught, strict=True):
+        pairs = describe_pairs(pairs_of(lesson.distiller)) or "logits"
+        lines.append(f"{part.name} from {lesson.teacher}, weight {lesson.weight:g}: {', '.join(pairs.splitlines())}")
+    return lines
 
 
 def _given(part: DistillRecipe, seed: int) -> dict[str, Any]:
@@ -277,6 +287,8 @@ def _train(fabric: Any, job: ArmJob) -> None:
     )
     validation = EvaluationLoader(job.validation, shown, settings.batch_size)
     task = build_task(job, features)
+    if isinstance(task, Distilled):
+        progress.note("\n".join(told(job.recipe, task.lessons)))
     Training(fabric, task, train, validation, settings, job.folder, job.seed, progress, job.name).run()
     if cluster_rank() is None and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # a launcher's processes keep theirs for the next arm
