@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 import pytest
 
 from preceptor import plugins
+from preceptor.distillers import zoo as distillers
 from preceptor.errors import RecipeError
 from preceptor.segmentors import zoo
 from preceptor.segmentors.unguided import Unguided
@@ -15,9 +16,9 @@ def build_small(in_channels=1, classes=2, size="base", *, width: int = 8):
     return Unguided(in_channels, classes, widths=[width] * 4, depths=[1] * 4)
 
 
-def install(monkeypatch, *points):
-    """As if installed packages had these entry points: (name, value) of the group of segmentors."""
-    every = EntryPoints(EntryPoint(name, value, plugins.SEGMENTORS) for name, value in points)
+def install(monkeypatch, *points, group=plugins.SEGMENTORS):
+    """As if installed packages had these entry points: (name, value) of the group."""
+    every = EntryPoints(EntryPoint(name, value, group) for name, value in points)
     monkeypatch.setattr(plugins, "entry_points", lambda **wanted: every.select(**wanted))
 
 
@@ -62,6 +63,15 @@ def test_misspelt_name_of_a_package_is_met_with_the_nearest(monkeypatch, here):
     with pytest.raises(RecipeError, match="did you mean theirs"):
         zoo.options("thiers")
     assert plugins.load(plugins.DISTILLERS, "theirs") is None
+
+
+def test_distiller_of_a_package_is_built_by_its_name(monkeypatch):
+    install(monkeypatch, ("theirs", "preceptor.distillers.logits:PixelKL"), group=plugins.DISTILLERS)
+    made = distillers.build("theirs", student_taps=(), teacher_taps=(), temperature=2)
+    assert type(made) is distillers.DISTILLERS["kd"]
+    assert ("theirs", "of an installed package") in distillers.describe()
+    with pytest.raises(RecipeError, match="did you mean theirs"):
+        distillers.build("thiers", student_taps=(), teacher_taps=())
 
 
 @pytest.mark.parametrize("name", ["preceptor.segmentors.unguided:Unguided", "os:system", "../theirs"])

@@ -56,9 +56,11 @@ def test_name_and_arguments_are_met_with_the_nearest():
         monai_network(network="UNet", arguments={"stride": [2, 2]})
 
 
-@pytest.mark.parametrize("name", ["torch", "UNet.forward", "__builtins__", "../UNet", "ensure_tuple", "monai.networks"])
+@pytest.mark.parametrize(
+    "name", ["torch", "UNet.forward", "__builtins__", "../UNet", "ensure_tuple", "monai.networks", "HoVerNet"]
+)
 def test_nothing_but_a_network_s_class_is_reached(name):
-    with pytest.raises(RecipeError, match="MONAI has no such network"):
+    with pytest.raises(RecipeError, match="MONAI has no such segmentation network"):
         monai_network(network=name)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from preceptor import plugins
 from preceptor.distillers.attention import Attention
 from preceptor.distillers.base import Distiller
 from preceptor.distillers.boundary import BoundaryKL
@@ -42,6 +43,7 @@ DISTILLERS: dict[str, type[Distiller]] = {
     "imd": TokenImportance,
     "cta": TokenContrast,
 }
+"""Name to distiller. Installed packages add theirs by entry points of the group `preceptor.distillers`."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +91,27 @@ def build(
     adapters. options: keyword arguments of the distiller.
     Raises RecipeError for unknown names and options, with the nearest known one, and for values of another type.
     """
-    if name not in DISTILLERS:
-        raise _unknown("there is no such distiller", "distill.name", name, list(DISTILLERS))
-    known = options_of(name)
+    kind, known = _kind(name), options_of(name)
     chosen = {**({} if preset is None else _preset(preset, name).options), **options}
     for option in chosen:
         if option not in known:
             raise _unknown(f"the distiller {name} has no such option", "distill.options", option, list(known))
-    hints = get_type_hints(DISTILLERS[name].__init__)
+    hints = get_type_hints(kind.__init__)
     checked = {option: _checked(option, value, hints[option], known[option]) for option, value in chosen.items()}
     if "seed" in known:
         checked["seed"] = _checked("seed", seed, int, 0)
-    return DISTILLERS[name](student_taps, teacher_taps, taps, **checked)
+    return kind(student_taps, teacher_taps, taps, **checked)
+
+
+def _kind(name: str) -> type[Distiller]:
+    kind = DISTILLERS.get(name) or plugins.load(plugins.DISTILLERS, name)
+    if kind is None:
+        raise _unknown("there is no such distiller", "distill.name", name, _names())
+    return kind
+
+
+def _names() -> list[str]:
+    return list(dict.fromkeys([*DISTILLERS, *plugins.names(plugins.DISTILLERS)]))
 
 
 def _preset(preset: str, name: str) -> Preset:
@@ -139,13 +150,14 @@ def _words(annotation: Any, default: Any) -> str:
 
 def options_of(name: str) -> dict[str, Any]:
     """The options of a distiller and their defaults."""
-    parameters = inspect.signature(DISTILLERS[name]).parameters.values()
+    parameters = inspect.signature(_kind(name)).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
 
 
 def describe() -> list[tuple[str, str]]:
-    """(name, one line) of every distiller."""
-    return [(name, (kind.__doc__ or "").strip().splitlines()[0]) for name, kind in DISTILLERS.items()]
+    """(name, one line) of every distiller: ours, and those of installed packages."""
+    ours = [(name, (kind.__doc__ or "").strip().splitlines()[0]) for name, kind in DISTILLERS.items()]
+    return [*ours, *((name, "of an installed package") for name in _names() if name not in DISTILLERS)]
 
 
 def _unknown(what: str, where: str, found: str, known: list[str]) -> RecipeError:

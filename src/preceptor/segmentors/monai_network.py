@@ -19,7 +19,7 @@ CHANNELS: dict[str, tuple[int, ...]] = {
 }
 """Size to the widths of the levels, for networks that take `channels`; base is the U-Net of the literature."""
 
-_OURS = ("spatial_dims", "dimensions", "in_channels", "out_channels")
+_OURS = ("spatial_dims", "in_channels", "out_channels")
 
 
 def monai_network(
@@ -47,7 +47,7 @@ def monai_network(
     parameters = inspect.signature(kind).parameters
     arguments = dict(arguments or {})
     _check(network, arguments, parameters)
-    given = {"spatial_dims": 2, "dimensions": 2, "in_channels": in_channels, "out_channels": classes}
+    given = {"spatial_dims": 2, "in_channels": in_channels, "out_channels": classes}
     chosen = {name: value for name, value in given.items() if name in parameters} | arguments
     if "channels" in parameters and "channels" not in arguments and "strides" not in arguments:
         chosen |= _levels(network, size, parameters)
@@ -76,26 +76,25 @@ def _class(network: str) -> type[nn.Module]:
     require_extra("monai", "monai", "the segmentor monai")
     from monai.networks import nets
 
-    known = {
-        name: value for name, value in vars(nets).items() if inspect.isclass(value) and issubclass(value, nn.Module)
-    }
+    known = {name: value for name, value in vars(nets).items() if _segments(value)}
     if network not in known:
-        fitting = [name for name, value in known.items() if name == value.__name__ and _segments(value)]
-        folded = {name.lower(): name for name in fitting}
+        folded = {name.lower(): name for name, value in known.items() if name == value.__name__}
         near = difflib.get_close_matches(network.lower(), folded, n=1, cutoff=0.5)
         raise RecipeError(
-            "MONAI has no such network",
+            "MONAI has no such segmentation network",
             where="options.network",
             found=network,
-            expected="the name of a class of monai.networks.nets",
-            remedy=f"did you mean {folded[near[0]]}?" if near else f"known are: {', '.join(sorted(fitting))}",
+            expected="the name of a class of monai.networks.nets that takes spatial_dims, in_channels and out_channels",
+            remedy=f"did you mean {folded[near[0]]}?" if near else f"known are: {', '.join(sorted(folded.values()))}",
         )
     return known[network]
 
 
-def _segments(kind: type[nn.Module]) -> bool:
-    """Whether its arguments are those of a segmentation network."""
-    return {"spatial_dims", "in_channels", "out_channels"} <= set(inspect.signature(kind).parameters)
+def _segments(value: Any) -> bool:
+    """Whether it is a network whose arguments are those of segmentation."""
+    if not (inspect.isclass(value) and issubclass(value, nn.Module)):
+        return False
+    return {"spatial_dims", "in_channels", "out_channels"} <= set(inspect.signature(value).parameters)
 
 
 def _free(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
@@ -119,13 +118,13 @@ def _check(network: str, arguments: dict[str, Any], parameters: Mapping[str, ins
                 expected=f"one of {', '.join(_free(parameters))}",
                 remedy=f"did you mean {near[0]}?" if near else "",
             )
-    if arguments.get("pretrained"):
-        raise RecipeError(
-            "MONAI's own pretrained weights are downloads that are not checked here",
-            where="options.arguments.pretrained",
-            found=arguments["pretrained"],
-            expected="false",
-        )
+        if "pretrained" in name and arguments[name]:
+            raise RecipeError(
+                "MONAI's own pretrained weights are downloads that are not checked here",
+                where=f"options.arguments.{name}",
+                found=arguments[name],
+                expected="false",
+            )
 
 
 def _levels(network: str, size: Size, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
