@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: all benchmarks as one table. Options: --quick, --only NAME, --json FILE, --write FILE."""
+"""`python -m benchmarks`: all benchmarks in a few tables. Options: --quick, --only NAME, --json FILE, --write FILE."""
 
 import argparse
 import importlib
@@ -14,23 +14,26 @@ BENCHMARKS = (
     "default_step",
     "precision",
     "cached_reports",
+    "distillers",
+    "segmentors",
+    "monai_baseline",
     "loading",
     "start",
 )
-"""The files in the order of the table."""
+"""The files in the order of the tables."""
 
 
 def main() -> None:
-    """Run what was asked for and print the table."""
+    """Run what was asked for and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds of small networks: to see that all works")
     parser.add_argument("--only", action="append", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="also write machine and rows as JSON")
-    parser.add_argument("--write", type=Path, help="also put the table into the marked block of a Markdown file")
+    parser.add_argument("--write", type=Path, help="also put the tables into the marked block of a Markdown file")
     asked = parser.parse_args()
 
-    from benchmarks.table import around_block, render, write_block
+    from benchmarks.table import Row, around_block, render, write_block
     from preceptor.storage import write_json
 
     if asked.write:
@@ -43,7 +46,10 @@ def main() -> None:
     text = render(rows, machine)
     print(text)
     if asked.json:
-        write_json(asked.json, {"machine": machine, "rows": [row.plain() for row in rows]})
+        plain = {"rows": [], "lines": []}
+        for row in rows:
+            plain["rows" if isinstance(row, Row) else "lines"].append(row.plain())
+        write_json(asked.json, {"machine": machine, **plain})
     if asked.write:
         write_block(asked.write, text)
 
@@ -52,14 +58,16 @@ def run(name: str, quick: bool, seed: int) -> list[Any]:
     """The rows of one benchmark, with the memory of the contenders that the file names."""
     from benchmarks.memory import peaks
     from benchmarks.scene import Setting
+    from benchmarks.table import Row
 
     began = time.monotonic()
     module = importlib.import_module(f"benchmarks.{name}")
     with tempfile.TemporaryDirectory() as folder:
         rows = list(module.rows(Setting(quick, seed, Path(folder))))
     for place, row in enumerate(rows):
-        if row.weigh:
-            rows[place] = row.with_memory(*peaks(name, seed, quick))
+        if isinstance(row, Row) and row.weigh:
+            ours, baseline = peaks(name, seed, quick)
+            rows[place] = row.with_memory(ours, baseline)
     print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return rows
 

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,16 +47,19 @@ def seconds(work: Callable[[], object]) -> float:
 
 def in_turn(ours: Callable[[], object], baseline: Callable[[], object], rounds: int, warm: int = WARM) -> Times:
     """Call both in every round, ours first in even rounds and last in odd ones."""
-    times = Times()
+    taken = by_turns({"ours": ours, "baseline": baseline}, rounds, warm)
+    return Times(taken["ours"], taken["baseline"])
+
+
+def by_turns(contenders: Mapping[str, Callable[[], object]], rounds: int, warm: int = WARM) -> dict[str, list[float]]:
+    """Seconds of each contender in each counted round: all in every round, in turned order in odd ones."""
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(warm + rounds):
-        if number % 2:
-            theirs, own = seconds(baseline), seconds(ours)
-        else:
-            own, theirs = seconds(ours), seconds(baseline)
-        if number >= warm:
-            times.ours.append(own)
-            times.baseline.append(theirs)
-    return times
+        for name in reversed(contenders) if number % 2 else contenders:
+            spent = seconds(contenders[name])
+            if number >= warm:
+                taken[name].append(spent)
+    return taken
 
 
 class PacedLoader:

@@ -1,46 +1,50 @@
-"""Peak memory of one contender, in a process of its own: `python -m benchmarks.memory NAME ours|baseline`."""
+"""Peak memory of single contenders, each in a process of its own."""
 
 import importlib
+import multiprocessing
 import resource
-import subprocess
-import sys
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 SIDES = ("ours", "baseline")
 STEPS = 3
+TOGETHER = 2
+"""Processes at a time."""
 
 
-def peaks(name: str, seed: int, quick: bool) -> tuple[float, float]:
-    """MiB that the steps of ours and of the baseline need at most, beyond what a process holds when all is imported."""
-    commands = [[sys.executable, "-m", "benchmarks.memory", name, side, str(seed), str(int(quick))] for side in SIDES]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
-    printed = [process.communicate()[0] for process in running]
-    for process in running:
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, process.args)
-    ours, baseline = (float(text.splitlines()[-1]) / 2**20 for text in printed)
-    return ours, baseline
+def peaks(name: str, seed: int, quick: bool, sides: Sequence[str] = SIDES) -> list[float]:
+    """MiB that the steps of each side need at most, beyond what a process holds when all is imported.
+
+    sides: functions (setting, steps) of the benchmark `name`, or "function:argument" for a third argument.
+    """
+    ways = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in ways else "spawn")
+    if context.get_start_method() == "forkserver":  # imports once, then forks
+        context.set_forkserver_preload(["torch", "lightning.fabric", "benchmarks.scene", f"benchmarks.{name}"])
+    with ProcessPoolExecutor(TOGETHER, context, max_tasks_per_child=1) as pool:
+        return list(pool.map(peak, [name] * len(sides), sides, [seed] * len(sides), [quick] * len(sides)))
 
 
-def main() -> None:
-    """Take the steps and print the bytes."""
+def peak(name: str, side: str, seed: int, quick: bool) -> float:
+    """MiB that the steps of one side need in this process, beyond what it held before."""
     import lightning.fabric  # noqa: F401 - imports are not what is measured
     import torch
 
     from benchmarks.scene import Setting
 
-    name, side, seed, quick = sys.argv[1:]
     module = importlib.import_module(f"benchmarks.{name}")
     with tempfile.TemporaryDirectory() as folder:
-        setting = Setting(bool(int(quick)), int(seed), Path(folder))
+        setting = Setting(quick, seed, Path(folder))
         if hasattr(module, "prepare"):
             module.prepare(setting)
         _forget_peak()
         before = _held()
-        getattr(module, side)(setting, STEPS)
+        function, _, argument = side.partition(":")
+        getattr(module, function)(setting, STEPS, *([argument] if argument else []))
         after = _most()
-    print(torch.cuda.max_memory_allocated() if torch.cuda.is_available() else after - before)
+    return (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else after - before) / 2**20
 
 
 def _forget_peak() -> None:
@@ -68,7 +72,3 @@ def _status(field: str) -> int:
         return 0
     lines = [line for line in path.read_text().splitlines() if line.startswith(field)]
     return int(lines[0].split()[1]) * 1024 if lines else 0
-
-
-if __name__ == "__main__":
-    main()

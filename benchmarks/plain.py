@@ -38,9 +38,13 @@ class PlainLoop:
     def step(self, image: Tensor, mask: Tensor, condition: Tensor | None = None) -> float:
         """One step on image [B, C, H, W], mask [B, H, W] and, for a guided network, report features [B, L, D]."""
         image = image.to(self.device, memory_format=self.format)
+        shown = None if condition is None else condition.to(self.device)
+        return self.learn(lambda: self.loss(self.network(image, shown).logits, mask.to(self.device)))
+
+    def learn(self, compute: Callable[[], Tensor]) -> float:
+        """One step on the loss that `compute` returns."""
         with self.autocast():
-            logits = self.network(image, None if condition is None else condition.to(self.device)).logits
-            value = self.loss(logits, mask.to(self.device))
+            value = compute()
         value.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
         self.optimizer.step()

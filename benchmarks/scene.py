@@ -65,13 +65,14 @@ def teacher(setting: Setting, size: str) -> Segmentor:
     return zoo.build("guided", in_channels=3, classes=2, size=size, condition=condition)
 
 
-def batch(setting: Setting) -> Batch:
-    """A batch as a loader makes it: NCHW images, class indices, report features."""
+def batch(setting: Setting, count: int = BATCH, side: int = SIDE, classes: int = 2) -> Batch:
+    """A batch as a loader makes it: NCHW images, class indices (squares, all classes alike), report features."""
     numbers = torch.Generator().manual_seed(setting.seed)
-    image = torch.randn(BATCH, 3, SIDE, SIDE, generator=numbers)
-    mask = torch.nn.functional.interpolate(image[:, :1, ::16, ::16], (SIDE, SIDE))[:, 0] > 0
-    names = [f"case-{index}" for index in range(BATCH)]
-    return Batch(image, mask.long(), names, torch.randn(BATCH, TOKENS, WIDTH, generator=numbers))
+    image = torch.randn(count, 3, side, side, generator=numbers)
+    shades = torch.nn.functional.interpolate(image[:, :1, ::16, ::16], (side, side))[:, 0]
+    mask = (torch.special.ndtr(shades) * classes).long().clamp(max=classes - 1)
+    names = [f"case-{index}" for index in range(count)]
+    return Batch(image, mask, names, torch.randn(count, TOKENS, WIDTH, generator=numbers))
 
 
 def plain_loop(setting: Setting, network: Segmentor) -> PlainLoop:

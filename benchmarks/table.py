@@ -59,8 +59,51 @@ class Row:
         return {**values, "met": self.met}
 
 
-def render(rows: Sequence[Row], machine: dict[str, Any]) -> str:
-    """The machine in one paragraph, and the table, as Markdown."""
+@dataclass(frozen=True)
+class Line:
+    """A line of a table of its own, for what has other columns than `Row`.
+
+    table: its heading. cells: column to text, the same columns for all lines of a table. values: the numbers, by name.
+    met: whether a demand is kept; None without one.
+    """
+
+    table: str
+    cells: dict[str, str]
+    values: dict[str, Any]
+    met: bool | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"table": self.table, **self.values, "met": self.met}
+
+
+def verdict(met: bool | None) -> str:
+    """The word for a demand that is kept or missed."""
+    return {True: "yes", False: "**no**", None: ""}[met]
+
+
+def spread(value: float, low: float, high: float) -> str:
+    """A ratio with its quartiles."""
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def render(rows: Sequence[Row | Line], machine: dict[str, Any]) -> str:
+    """The machine in one paragraph, the table of comparisons, and the tables of the lines, as Markdown."""
+    comparisons = [row for row in rows if isinstance(row, Row)]
+    tables: dict[str, list[Line]] = {}
+    for line in rows:
+        if isinstance(line, Line):
+            tables.setdefault(line.table, []).append(line)
+    parts = [_facts(machine), *([_comparisons(comparisons)] if comparisons else [])]
+    for heading, lines in tables.items():
+        columns = list(lines[0].cells)
+        head = [" | ".join(columns), "|".join("---" if not place else "---:" for place, _ in enumerate(columns))]
+        body = [" | ".join(line.cells[column] for column in columns) for line in lines]
+        parts += [f"### {heading}", "\n".join([f"| {head[0]} |", f"|{head[1]}|", *(f"| {line} |" for line in body)])]
+    return "\n\n".join(parts)
+
+
+def _facts(machine: dict[str, Any]) -> str:
     packages = [f"{name} {version}" for name, version in machine["packages"].items() if version]
     facts = [
         *(machine["processor"], *machine["devices"]),
@@ -69,19 +112,20 @@ def render(rows: Sequence[Row], machine: dict[str, Any]) -> str:
         *(f"default precision {machine['precision']}", machine["batch"], f"seed {machine['seed']}"),
         *(["**quick run: too short to quote**"] if machine["quick"] else []),
     ]
+    return ", ".join(facts) + "."
+
+
+def _comparisons(rows: Sequence[Row]) -> str:
     lines = [
-        ", ".join(facts) + ".",
-        "",
         "| comparison | ours | baseline | ours against baseline | demanded | met | peak memory, ours / baseline |",
         "|---|---:|---:|---:|---|---|---:|",
     ]
     for row in rows:
         memory = f"{row.memory[0]:.0f} / {row.memory[1]:.0f} MiB" if row.memory else ""
-        met = {True: "yes", False: "**no**", None: ""}[row.met]
-        baseline = "" if row.compared == "value" else _amount(row.baseline, row.unit)
+        baseline = "" if row.compared == "value" else amount(row.baseline, row.unit)
         lines.append(
-            f"| {row.name} | {_amount(row.ours, row.unit)} | {baseline} | {_compared(row)} | {_demand(row)} | {met} "
-            f"| {memory} |"
+            f"| {row.name} | {amount(row.ours, row.unit)} | {baseline} | {_compared(row)} | {_demand(row)} "
+            f"| {verdict(row.met)} | {memory} |"
         )
     return "\n".join(lines)
 
@@ -89,11 +133,13 @@ def render(rows: Sequence[Row], machine: dict[str, Any]) -> str:
 def _compared(row: Row) -> str:
     if row.compared == "value":
         return f"({row.low:.3g} to {row.high:.3g})"
-    pattern = "+.4f" if row.compared == "difference" else ".3f"
-    return f"{row.value:{pattern}} ({row.low:{pattern}} to {row.high:{pattern}})"
+    if row.compared == "difference":
+        return f"{row.value:+.4f} ({row.low:+.4f} to {row.high:+.4f})"
+    return spread(row.value, row.low, row.high)
 
 
-def _amount(value: float, unit: str) -> str:
+def amount(value: float, unit: str) -> str:
+    """Three digits, or whole numbers from 100 on."""
     return f"{value:.4f} {unit}" if unit == "Dice" else f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
 
 
