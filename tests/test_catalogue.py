@@ -38,7 +38,7 @@ def words(part, name):
         ("augmentations", list(AugmentRecipe.model_fields)),
         ("metrics", list(METRICS)),
         ("recipes", list(shipped_recipes())),
-        ("architectures", [*ARCHITECTURES, "text-encoder"]),
+        ("architectures", [*ARCHITECTURES, "backbone", "text-encoder"]),
     ],
 )
 def test_a_section_names_exactly_what_there_is(sections, kind, expected):

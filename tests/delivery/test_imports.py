@@ -143,6 +143,14 @@ def test_a_network_of_the_zoo_becomes_a_package_with_its_labels(classes, named, 
     assert whole.shape == (classes, 40, 72)
 
 
+def test_a_pickled_backbone_becomes_a_file_that_a_network_starts_from(tmp_path):
+    network = zoo.build("fcn_r18", in_channels=3, classes=2, width=4)
+    torch.save({"state_dict": network.backbone.state_dict()}, tmp_path / "resnet18_v1c.pth")
+    file = import_package(tmp_path / "resnet18_v1c.pth", tmp_path / "resnet18.safetensors", "backbone")
+    other = zoo.build("unet_r18", in_channels=1, classes=2, width=4, pretrained=str(file))
+    assert torch.equal(other.backbone.layer4[1].conv2.weight, network.backbone.layer4[1].conv2.weight)
+
+
 def test_the_features_of_an_imported_teacher_lie_as_its_picture(official, film, tmp_path):
     network, checkpoint = official("textfreekd-teacher")
     package = load_package(import_package(checkpoint, tmp_path / "package", "textfreekd-teacher"))

@@ -13,13 +13,15 @@ from preceptor import weights
 from preceptor.data.transforms import Preprocessing
 from preceptor.delivery.package import save_package
 from preceptor.errors import RecipeError
-from preceptor.storage import hash_file
+from preceptor.storage import hash_file, write_tensors
 from preceptor.text.convert import convert_encoder
 
 TEXT_ENCODER = "text-encoder"
+BACKBONE = "backbone"
 
 ARCHITECTURES: dict[str, str] = {
     **{name: original.line for name, original in weights.ARCHITECTURES.items()},
+    BACKBONE: "a ResNet that is published as a pickle (OpenMMLab v1c, torchvision), to name in `pretrained`",
     TEXT_ENCODER: "a BERT that is published as a pickle only (`pytorch_model.bin`), to name in `reports.encoder`",
 }
 """What can be imported, with one line each."""
@@ -33,8 +35,8 @@ _REPORTS = (
 def import_package(checkpoint: Path | str, out: Path | str, architecture: str) -> Path:
     """Turn a checkpoint of `architecture` (see ARCHITECTURES) into a package at `out`, which it returns.
 
-    The picture is prepared as the original's notes tell. A text encoder becomes a folder to name in a recipe, not a
-    package.
+    The picture is prepared as the original's notes tell. A text encoder becomes a folder, and a backbone a safetensors
+    file, to name in a recipe; neither is a package.
     Raises RecipeError for an unknown architecture or a checkpoint of another one, UntrustedFileError for a pickle that
     would run code, StorageError for a damaged or missing file.
     """
@@ -44,6 +46,9 @@ def import_package(checkpoint: Path | str, out: Path | str, architecture: str) -
         )
     if architecture == TEXT_ENCODER:
         return convert_encoder(checkpoint, out)
+    if architecture == BACKBONE:
+        write_tensors(out, weights.read_checkpoint(checkpoint))
+        return Path(out)
     imported = weights.import_weights(checkpoint, architecture=architecture)
     transposed = imported.notes.get("transposed", False)
     if transposed:
