@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 TEACHER_STYLES = ("teacher", "teacher t2", "teacher t3", "teacher t4")
 """Classes of the style sheet, each a colour and a shape; a fifth teacher looks like the first."""
-ROLES = {"control": "the same network, no teacher", "student": "taught by the teacher"}
 
 
 def is_teacher(arm: str) -> bool:
@@ -42,13 +41,6 @@ def label(arm: str) -> str:
     """An arm as a heading: `Teacher NAME`."""
     told = spoken(arm)
     return told[:1].upper() + told[1:]
-
-
-def role(arm: str, count: int = 1) -> str:
-    """What an arm is, in a few words; count: how many teachers there are."""
-    if arm == "student" and count > 1:
-        return "taught by the teachers"
-    return ROLES.get(arm, "not distilled")
 
 
 def styles(arms: Iterable[str]) -> dict[str, str]:

@@ -38,7 +38,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Showcase:
-    """A case as it is shown. image: data URI, or "" with `trouble` saying why it is missing."""
+    """A case as it is shown. image: data URI, or "" with `trouble` saying why it is missing. Contours: one a class."""
 
     name: str
     place: str
@@ -79,13 +79,19 @@ def _both(place: str | None, further: str) -> str:
 
 
 def showcase(
-    case: Case, place: str, data: DataRecipe, predictions: Mapping[str, Path], scores: Mapping[str, Mapping[str, Any]]
+    case: Case,
+    place: str,
+    data: DataRecipe,
+    predictions: Mapping[str, Path],
+    scores: Mapping[str, Mapping[str, Any]],
+    title: str = "",
 ) -> Showcase:
-    """The panels of a case. predictions: PNG of class indices an arm; scores: dice, mean_dice and kind an arm.
+    """The panels of a case. predictions: PNG of class indices an arm; scores: dice, mean_dice and kind an arm; title:
+    what it is called, its name where left out.
 
     A picture that is gone or damaged leaves a note in its place, never an error: the numbers stand without it.
     """
-    report = case.report or ""
+    title, report = title or case.name, case.report or ""
     try:
         picture = eight_bit(read_image(case.image, case.slice).pixels)
         size = _size(picture.shape[:2])
@@ -103,9 +109,9 @@ def showcase(
             panels.append(Panel(arm, drawn, **scores[arm]))
     except (UserError, OSError, ValueError) as error:
         first = str(error).splitlines()[0]
-        return Showcase(case.name, place, report, trouble=f"The picture could not be shown: {first}")
+        return Showcase(title, place, report, trouble=f"The picture could not be shown: {first}")
     height, width = size
-    return Showcase(case.name, place, report, embed(picture, size), width, height, reference, tuple(panels))
+    return Showcase(title, place, report, embed(picture, size), width, height, reference, tuple(panels))
 
 
 def eight_bit(pixels: np.ndarray) -> np.ndarray:

@@ -9,33 +9,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preceptor.data.case import Case, read_manifest
-from preceptor.errors import UserError
+from preceptor.evaluation import arms as names_of
 from preceptor.evaluation.figures import Line, curves, differences, forest, mean_line, thinned
-from preceptor.evaluation.metrics import METRIC_NAMES
-from preceptor.evaluation.overlays import Showcase, choose, showcase
-from preceptor.evaluation.scores import LOWER_IS_BETTER, METRICS, Scores, read_rows, scores_of
-from preceptor.evaluation.verdict import p_text, points
+from preceptor.evaluation.metrics import FAMILIES, METRIC_NAMES
+from preceptor.evaluation.scores import LOWER_IS_BETTER, Scores, read_rows, scores_of
+from preceptor.evaluation.showcases import showcases
+from preceptor.evaluation.verdict import NOUNS, judged_on, p_text, points, probes_by_arm
 from preceptor.recipe import Recipe, read_recipe
 from preceptor.storage import read_json, write_text
 
-ARMS = {
-    "control": "Control",
-    "student": "Distilled student",
-    "teacher": "Teacher",
-}
-PLAIN = {"control": "the same network, no teacher", "student": "taught by the teacher", "teacher": "shown more"}
 NEEDS = {"none": "image only", "report": "image and report", "attributes": "image and attributes"}
 NEEDS |= {"class_mean": "image and mask"}
-FAMILIES = (
-    ("Per case, at the image's own resolution", METRICS[:7]),
-    ("Pooled: the pixels of all cases together (TextFreeKD, LanGuideMedSeg)", METRICS[7:9]),
-    ("Image mean, as published: empty against empty counts 0 (LViT, C2FVL)", METRICS[9:]),
-)
-GAINS = {
-    "student_over_control": ("student", "Distilled student over control"),
-    "teacher_over_control": ("teacher", "Teacher over control"),
+UNITS = {"pixel": "px", "voxel": "voxels"}
+DISTANCES = {
+    "mm": "Distances are in mm.",
+    "pixel": "Distances are in pixels: the files state no spacing.",
+    "voxel": "Distances are in voxels: the files state no spacing, so that a step from slice to slice counts as one "
+    "from pixel to pixel.",
 }
+COLOURS = 10
+"""How many classes have a colour of their own."""
 PROBES = {
     "right": "its own report",
     "empty": "an empty report",
@@ -80,11 +73,15 @@ def environment() -> Any:
 
 def context(run: Path, data_root: Path | str | None = None) -> dict[str, Any]:
     """Everything that the template shows, read from the run folder."""
-    summary = read_json(run / "summary.json")
+    summary = {"scored": "case", **read_json(run / "summary.json")}
     recipe = read_recipe(run / "recipe.yaml")
-    arms = [arm for arm in ARMS if arm in summary["arms"]]
+    arms = names_of.ordered(summary["arms"])
+    styles, labels = names_of.styles(arms), {arm: names_of.label(arm) for arm in arms}
     scores = {arm: scores_of(read_rows(run / arm / "cases.csv"), arm) for arm in arms}
-    deciding = next(arm for arm in ("student", "control", "teacher") if arm in arms)
+    deciding = next((arm for arm in ("student", "control") if arm in arms), arms[0])
+    pairs = [pair for pair in names_of.gains(arms) if "_over_".join(pair) in summary["gains"]]
+    gains = {"_over_".join(pair): (styles[pair[0]], f"{labels[pair[0]]} over {pair[1]}") for pair in pairs}
+    probes = probes_by_arm(summary)
     return {
         "summary": summary,
         "recipe": recipe,
@@ -93,23 +90,41 @@ def context(run: Path, data_root: Path | str | None = None) -> dict[str, Any]:
         "data": _optional(run / "data.json"),
         "verdict": headline(summary["answer"]),
         "arms": arms,
+        "styles": styles,
         "deciding": deciding,
         "names": METRIC_NAMES,
-        "labels": ARMS,
-        "roles": PLAIN,
+        "labels": labels,
+        "roles": {arm: _role(arm, recipe) for arm in arms},
         "needs": NEEDS,
-        "families": FAMILIES,
+        "families": [family for family in FAMILIES if all(name in summary["arms"][arms[0]] for name in family.metrics)],
         "kinds": KINDS,
-        "gain_labels": {name: pair for name, pair in GAINS.items() if name in summary["gains"]},
+        "gain_labels": gains,
         "lower": LOWER_IS_BETTER,
-        "unit_name": "px" if summary["unit"] == "pixel" else summary["unit"],
-        "forests": _forests(summary, arms),
-        "curves": _curves(run, arms, summary["seeds"], recipe.training.monitor),
-        "differences": _differences(scores),
+        "unit_name": UNITS.get(summary["unit"], summary["unit"]),
+        "distances": DISTANCES.get(summary["unit"], ""),
+        "judged_on": judged_on(summary),
+        "noun": NOUNS[summary["scored"]][0],
+        "nouns": [f"{noun}s" for noun in NOUNS[summary["scored"]]],
+        "forests": _forests(summary, arms, gains, probes),
+        "curves": _curves(run, styles, summary["seeds"], recipe.training.monitor),
+        "differences": _differences(scores, pairs),
+        "probes": probes,
         "probe_labels": PROBES,
-        "showcases": _showcases(run, recipe, summary, scores, deciding, data_root),
+        "showcases": showcases(run, recipe, scores, deciding, data_root),
+        "colours": {name: f"k{index % COLOURS}" for index, name in enumerate(list(recipe.data.labels)[1:])},
         "failures": _failures(run, arms),
     }
+
+
+def _role(arm: str, recipe: Recipe) -> str:
+    """What an arm is, in a few words."""
+    if arm in recipe.taught:
+        network = recipe.segmentor_of(arm)
+        more = recipe.privilege_of(arm) != "none"
+        return "shown more" if more else f"another network: {network.name}, {network.size}"
+    if arm == "student":
+        return f"taught by the teacher{'s' * (len(recipe.taught) > 1)}"
+    return "the same network, no teacher"
 
 
 def headline(answer: str) -> tuple[str, str]:
@@ -154,32 +169,44 @@ def _optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _forests(summary: Mapping[str, Any], arms: list[str]) -> dict[str, Any]:
-    """Interval plots of Dice: the arms, what was gained, and the teacher's Dice lost to wrong reports."""
-    gains = summary["gains"]
-    probes = {name: entry for name, entry in (summary["probes"] or {}).items() if name in PROBES and name != "right"}
+def _forests(
+    summary: Mapping[str, Any],
+    arms: list[str],
+    gains: Mapping[str, tuple[str, str]],
+    probes: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Interval plots of Dice: the arms, what was gained, and of each teacher what it loses to wrong reports."""
+    styles = names_of.styles(arms)
+    entries = summary["arms"]
     return {
-        "arms": forest([{"style": arm, "label": ARMS[arm], **summary["arms"][arm]["dice"]} for arm in arms]),
+        "arms": forest([{"style": styles[a], "label": names_of.label(a), **entries[a]["dice"]} for a in arms]),
         "gains": forest(
-            [{"style": s, "label": label, **gains[n]["dice"]} for n, (s, label) in GAINS.items() if n in gains],
+            [{"style": s, "label": label, **summary["gains"][name]["dice"]} for name, (s, label) in gains.items()],
             zero=True,
         ),
-        "probes": forest(
-            [{"style": "teacher", "label": PROBES[name], **entry["drop"]} for name, entry in probes.items()],
-            zero=True,
-        ),
+        "probes": {
+            arm: forest(
+                [
+                    {"style": styles[arm], "label": PROBES[name], **entry["drop"]}
+                    for name, entry in found.items()
+                    if name in PROBES and name != "right"
+                ],
+                zero=True,
+            )
+            for arm, found in probes.items()
+        },
     }
 
 
-def _curves(run: Path, arms: list[str], seeds: list[int], monitor: str) -> list[dict[str, str]]:
+def _curves(run: Path, styles: Mapping[str, str], seeds: list[int], monitor: str) -> list[dict[str, str]]:
     """Training loss and validation Dice of every arm and seed, with the mean over seeds."""
     charts = []
     for column, label in (("train_loss", "training loss"), (f"val_{monitor}", "validation Dice")):
         lines: list[Line] = []
-        for arm in arms:
+        for arm, style in styles.items():
             found = [_column(run / arm / f"seed-{seed}" / "metrics.csv", column) for seed in seeds]
-            own = [Line(arm, thinned(points), faint=True) for points in found if len(points) > 1]
-            lines += [*own, mean_line(arm, [Line(arm, points) for points in found if len(points) > 1])]
+            own = [Line(style, thinned(points), faint=True) for points in found if len(points) > 1]
+            lines += [*own, mean_line(style, [Line(style, points) for points in found if len(points) > 1])]
         svg = curves(lines, label, f"{label} over epochs, one colour an arm")
         if svg:
             charts.append({"label": label, "svg": svg})
@@ -202,11 +229,11 @@ def _column(path: Path, name: str) -> tuple[tuple[float, float], ...]:
     return tuple(found)
 
 
-def _differences(scores: Mapping[str, Scores]) -> dict[str, Any] | None:
-    """Dice of the student minus the control's, case by case."""
-    pair = ("student", "control") if "student" in scores else ("teacher", "control")
-    if any(arm not in scores for arm in pair):
+def _differences(scores: Mapping[str, Scores], pairs: list[tuple[str, str]]) -> dict[str, Any] | None:
+    """Dice of the student (else of the first teacher) minus the control's, case by case."""
+    if not pairs:
         return None
+    pair = pairs[0]
     shared = [case for case in scores[pair[0]].cases if case in set(scores[pair[1]].cases)]
     ours, theirs = (scores[arm].of_cases(shared).per_case() for arm in pair)
     gaps = (ours - theirs).tolist()
@@ -219,45 +246,6 @@ def _differences(scores: Mapping[str, Scores]) -> dict[str, Any] | None:
         "worse": sum(gap < 0 for gap in gaps),
         "same": sum(gap == 0 for gap in gaps),
     }
-
-
-def _showcases(
-    run: Path,
-    recipe: Recipe,
-    summary: Mapping[str, Any],
-    scores: Mapping[str, Scores],
-    deciding: str,
-    data_root: Path | str | None,
-) -> list[Showcase]:
-    """The best, median and worst cases; predictions are those of each arm's first seed."""
-    cases = _cases(run, data_root or recipe.data.root or None)
-    main = scores[deciding]
-    dice = dict(zip(main.cases, main.per_case().tolist(), strict=True))
-    present = dict(zip(main.cases, (main.counts[:, :, 0, [0, 2]].sum(axis=(1, 2)) > 0).tolist(), strict=True))
-    shown = []
-    for place, name in choose({case: value for case, value in dice.items() if case in cases}, present):
-        predictions, facts = {}, {}
-        for arm, table in scores.items():
-            if name not in table.cases:
-                continue
-            predictions[arm] = run / arm / f"seed-{table.seeds[0]}" / "predictions" / f"{name}.png"
-            facts[arm] = _facts(table, name)
-        shown.append(showcase(cases[name], place, recipe.data, predictions, facts))
-    return shown
-
-
-def _facts(table: Scores, name: str) -> dict[str, Any]:
-    one = table.of_cases([name])
-    tp, fp, fn = one.counts[0, :, 0].sum(axis=0)
-    kind = ("both" if tp + fp else "missed") if tp + fn else ("false_alarm" if tp + fp else "empty")
-    return {"dice": float(one.of_seed(0).per_case()[0]), "mean_dice": float(one.per_case()[0]), "kind": kind}
-
-
-def _cases(run: Path, root: Path | str | None) -> dict[str, Case]:
-    try:
-        return {case.name: case for case in read_manifest(run / "cases.csv", root, files_exist=False)}
-    except (UserError, OSError):
-        return {}
 
 
 def _failures(run: Path, arms: list[str]) -> dict[str, Any]:
