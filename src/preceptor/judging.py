@@ -114,6 +114,23 @@ def units(cases: Sequence[Case], unit: str) -> list[tuple[str, list[int]]]:
     return [(name, sorted(chosen, key=lambda i: (cases[i].slice or 0, i))) for name, chosen in found.items()]
 
 
+def scored(cases: Sequence[Case], unit: str) -> str:
+    """What one score is of, in one word: "volume", "slice" of a volume, or "case" where not all cases are slices."""
+    if not all(case.volume is not None for case in cases):
+        return "case"
+    return "slice" if unit == "slice" else "volume"
+
+
+def distances_in(cases: Sequence[Case], unit: str) -> str:
+    """The unit of the distances, told by the first case: "mm" where its file states a spacing, else "pixel", or "voxel"
+    where volumes are scored.
+    """
+    geometry = read_image(cases[0].image, cases[0].slice).geometry
+    if scored(cases, unit) == "volume":
+        return "voxel" if volume_spacing(geometry) is None else "mm"
+    return "pixel" if geometry.spacing is None else "mm"
+
+
 def judge_seed(
     folder: Path,
     recipe: Recipe,

@@ -283,13 +283,18 @@ class Pipeline:
                     f"control's ({control:.3f}); distilling it may not help"
                 )
 
+    def judged(self) -> list[Case]:
+        """The cases of the splits on which arms are judged."""
+        cases = [case for split in self.recipe.evaluate.splits for case in self.cases(split)]
+        if not cases:
+            raise DataError("no case to judge", where=f"evaluate.splits {self.recipe.evaluate.splits}")
+        return cases
+
     def judge(self, arm: str) -> None:
         """Judge every seed of an arm on the recipe's splits, and join the tables of the seeds."""
         from preceptor.judging import join_tables, judge_seed
 
-        cases = [case for split in self.recipe.evaluate.splits for case in self.cases(split)]
-        if not cases:
-            raise DataError("no case to judge", where=f"evaluate.splits {self.recipe.evaluate.splits}")
+        cases = self.judged()
         for seed in self.recipe.seeds:
             folder = self.place(arm, seed)
             if not (folder / "package").exists():
@@ -307,15 +312,17 @@ class Pipeline:
         """summary.json, report.html and the student's package, from the files of the arms."""
         from preceptor.evaluation.report import write_report
         from preceptor.evaluation.summary import summarise_run
+        from preceptor.judging import distances_in, scored
 
-        found = read_json(self.folder / "data.json")
+        found, cases = read_json(self.folder / "data.json"), self.judged()
         summary = summarise_run(
             self.folder,
             self.recipe,
             facts={arm: self.arm_facts(arm) for arm in self.recipe.arms},
             data={key: value for key, value in found["facts"].items() if key != "root"},
             leak=found["leak"],
-            unit="mm" if found["facts"].get("spacings_mm") else "pixel",
+            unit=distances_in(cases, self.recipe.evaluate.unit),
+            scored=scored(cases, self.recipe.evaluate.unit),
         )
         write_json(self.folder / "summary.json", summary)
         self.ship(summary)
@@ -327,10 +334,13 @@ class Pipeline:
         places = [self.place(arm, seed) for seed in self.recipe.seeds]
         costs, done = ([read_json(place / name) for place in places] for name in ("cost.json", "done.json"))
         facts = {
-            name: statistics.median(cost[name] for cost in costs) for name in ("parameters", "latency_ms", "memory_mb")
-        }
-        facts |= {
-            name: statistics.median(item[name] for item in done) for name in ("epochs", "minutes") if name in done[0]
+            name: statistics.median(item[name] for item in items)
+            for items, names in (
+                (costs, ("parameters", "gflops", "latency_ms", "memory_mb")),
+                (done, ("epochs", "minutes")),
+            )
+            for name in names
+            if all(name in item for item in items)
         }
         return {**facts, "parameters": int(facts["parameters"]), "needs": costs[0]["needs"]}
 
