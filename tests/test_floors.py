@@ -31,14 +31,14 @@ FLOORS: list[set[str]] = [
     {"learning/*", "delivery/*", "evaluation/*"},
     {"judging.py", "packaging.py", "preparing.py", "resuming.py"},
     {"pipeline.py", "catalogue.py"},
-    {"matrix.py", "launching.py", "compare.py"},
+    {"matrix.py", "launching.py", "launchers.py", "compare.py"},
     {"cli.py", "cli_options.py", "cli_compare.py"},
 ]
 """From the ground up; an exact name goes before its folder."""
 
 HEAVY = {
     *("monai", "lightning", "transformers", "pandas", "matplotlib", "scipy", "typer", "rich"),
-    *("nibabel", "pydicom", "h5py"),
+    *("nibabel", "pydicom", "h5py", "submitit"),
 }
 LIGHT = (
     "cli.py",

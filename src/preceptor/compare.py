@@ -4,27 +4,39 @@ Writes `comparison.json`, `ranking.csv` and `comparison.html`. A run that failed
 it again.
 """
 
+import os
+import shutil
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from preceptor.errors import RecipeError, StorageError
-from preceptor.launching import Ended, Launcher, Processes, Task, launch, preceptor_command
+from preceptor.launchers import Processes
+from preceptor.launching import LOG, Ended, Launcher, Task, launch, preceptor_command
 from preceptor.matrix import Cell, Matrix, cells
 from preceptor.progress import Progress
 from preceptor.recipe import EvaluateRecipe, Recipe, read_recipe
-from preceptor.resuming import locked
+from preceptor.resuming import CHANGEABLE, differences, locked
 from preceptor.storage import read_json, write_json, write_text
 
 METRICS = ("dice", "hd95", "iou", "surface_dice")
 """What a comparison shows; the first decides the ranks."""
 
 
+KEPT = tuple(key for key in CHANGEABLE if not key.endswith("epochs"))
+"""Recipe keys that may differ when a matrix is resumed. Other epochs may not: what is trained on is not what is
+trained so long at once, and its students would have learned from another teacher.
+"""
+
+
 @dataclass(frozen=True)
 class Entrant:
-    """An arm of a run that takes part in a comparison. control: the name of the entrant it is compared with."""
+    """An arm of a run that takes part in a comparison. control, taught_by: names of entrants.
+
+    student, teacher, distiller: what it is made of, as a matrix or a recipe calls it.
+    """
 
     name: str
     role: str
@@ -32,6 +44,7 @@ class Entrant:
     arm: str
     recipe: Recipe
     control: str = ""
+    taught_by: tuple[str, ...] = ()
     student: str = ""
     teacher: str = ""
     distiller: str = ""
@@ -52,48 +65,63 @@ def compare_matrix(
 ) -> Compared:
     """Run what is missing of a matrix below `folder`, and compare all that is finished.
 
-    Raises RecipeError where a recipe of the matrix is not valid, before anything is run; StorageError where no run
-    came to its end.
+    Raises RecipeError where a recipe of the matrix is not valid, or is not the one that a run in the folder learned
+    with, and what the reading of the cases raises, all of it before anything is run; StorageError where no run came to
+    its end.
     """
     from preceptor.learning.arm import check_arms
+    from preceptor.preparing import read_case_set
 
     progress = progress or Progress()
-    place = folder.resolve()
-    planned = cells(matrix, place / "runs")
+    place = folder.resolve() / "runs"
+    planned = cells(matrix, place)
     for cell in planned:
         check_arms(cell.recipe)
-    with locked(place):
-        ended = launch([_task(cell, place / "runs") for cell in planned], launcher or Processes(), progress)
-        entrants = [_entrant(cell, place / "runs") for cell in planned if ended[cell.name].state == "done"]
+    read_case_set(planned[0].recipe, progress)  # the same for all; phantoms are made once, not by many at a time
+    with locked(folder.resolve()):
+        _require_same_recipes(planned, place)
+        ended = launch([_task(cell, place) for cell in planned], launcher or Processes(), progress)
+        entrants = [_entrant(cell, place) for cell in planned if ended[cell.name].state == "done"]
         unfinished = {name: end for name, end in ended.items() if end.state != "done"}
-        return _write(place, matrix.name, matrix.description, entrants, unfinished)
+        return _write(folder.resolve(), matrix.name, matrix.description, entrants, unfinished, "matrix")
 
 
 def compare_runs(runs: Sequence[Path], folder: Path, intersect: bool = False) -> Compared:
     """Compare the arms of finished runs that were judged on the same cases; controls and teachers with equal weights
-    are one. intersect: keep the cases that all runs share. Raises StorageError for folders that are no judged runs.
+    are one. intersect: keep the cases that all runs share. Raises StorageError for folders that are no judged runs,
+    DataError for runs that were judged on other cases or classes.
     """
     entrants: list[Entrant] = []
     seen: dict[tuple[str, ...], str] = {}
-    names = _distinct(runs)
-    for run, label in zip(runs, names, strict=True):
-        if not (run / "summary.json").is_file():
-            raise StorageError("this is no judged run", where=run, remedy="finish it with `preceptor run`")
-        recipe = read_recipe(run / "recipe.yaml")
-        control = ""
-        for arm in sorted(recipe.arms, key=lambda arm: arm == "student"):
-            role = "teacher" if arm in recipe.taught else arm
-            weights = tuple(read_json(run / arm / f"seed-{seed}" / "judged.json")["weights"] for seed in recipe.seeds)
-            name = seen.setdefault(weights, f"{label}: {arm}")
-            if arm == "control":
-                control = name
-            if name == f"{label}: {arm}":
-                distillers = ", ".join(part.name for part in recipe.distill) if role == "student" else ""
-                against = control if role == "student" else ""
-                student = recipe.segmentor_of(arm).name
-                entrants.append(Entrant(name, role, run, arm, recipe, against, student, "", distillers))
+    for run, label in zip(runs, _distinct(runs), strict=True):
+        recipe = _judged(run)
+        names = {arm: seen.setdefault(_weights(run, arm, recipe), f"{label}: {arm}") for arm in recipe.arms}
+        for arm, name in names.items():
+            if name != f"{label}: {arm}":
+                continue
+            student = recipe.segmentor_of(arm).name
+            if arm != "student":
+                role = "teacher" if arm in recipe.taught else arm
+                entrants.append(Entrant(name, role, run, arm, recipe, student=student))
+                continue
+            taught_by = tuple(names[teacher] for teacher in recipe.taught)
+            made_of = student, ", ".join(taught_by), ", ".join(part.name for part in recipe.distill)
+            entrants.append(Entrant(name, arm, run, arm, recipe, names["control"], taught_by, *made_of))
     with locked(folder):
-        return _write(folder, folder.name, "", entrants, {}, intersect)
+        return _write(folder, folder.resolve().name, "", entrants, {}, "runs", intersect)
+
+
+def _judged(run: Path) -> Recipe:
+    missing = next((name for name in ("recipe.yaml", "summary.json") if not (run / name).is_file()), None)
+    if missing:
+        found = f"no {missing}" if run.is_dir() else "no such folder"
+        raise StorageError("this is no judged run", where=run, found=found, remedy="finish it with `preceptor run`")
+    return read_recipe(run / "recipe.yaml")
+
+
+def _weights(run: Path, arm: str, recipe: Recipe) -> tuple[str, ...]:
+    """The hashes of the weights of an arm that were judged, one a seed."""
+    return tuple(read_json(run / arm / f"seed-{seed}" / "judged.json")["weights"] for seed in recipe.seeds)
 
 
 def _distinct(runs: Sequence[Path]) -> list[str]:
@@ -103,6 +131,28 @@ def _distinct(runs: Sequence[Path]) -> list[str]:
     if len(set(names)) < len(names):
         raise RecipeError("a run is named twice", where="compare", offenders=[str(run) for run in runs])
     return names
+
+
+def _require_same_recipes(planned: Iterable[Cell], folder: Path) -> None:
+    """Refuse, all at once, what runs in the folder learned otherwise; a run that learned nothing yet begins anew."""
+    refused = []
+    for cell in planned:
+        place = folder / cell.name
+        if not (place / "recipe.yaml").is_file():
+            continue
+        found = differences(read_recipe(place / "recipe.yaml").plain(), cell.recipe.plain())
+        changed = [line for line in found if not line.startswith(KEPT)]
+        if changed and not any(place.glob(f"{cell.role}/seed-*/checkpoints/*")):
+            shutil.rmtree(place)
+        else:
+            refused += [f"{cell.name}: {line}" for line in changed]
+    if refused:
+        raise RecipeError(
+            "runs in this folder were made with another matrix",
+            where=folder,
+            offenders=refused,
+            remedy="undo the change, name another folder with --out, or remove the folders of these runs",
+        )
 
 
 def _task(cell: Cell, folder: Path) -> Task:
@@ -115,10 +165,10 @@ def _task(cell: Cell, folder: Path) -> Task:
 
 
 def _entrant(cell: Cell, folder: Path) -> Entrant:
-    control = cell.needs[1] if cell.role == "student" else ""
-    place = folder / cell.name
-    parts = cell.student, cell.teacher, cell.distiller
-    return Entrant(cell.name, cell.role, place, cell.role, cell.recipe, control, *parts)
+    taught = cell.role == "student"
+    place, control, taught_by = folder / cell.name, cell.needs[1] if taught else "", cell.needs[:1] if taught else ()
+    made_of = cell.student, cell.teacher, cell.distiller
+    return Entrant(cell.name, cell.role, place, cell.role, cell.recipe, control, taught_by, *made_of)
 
 
 def _write(
@@ -127,29 +177,43 @@ def _write(
     description: str,
     entrants: Sequence[Entrant],
     unfinished: Mapping[str, Ended],
+    kind: Literal["matrix", "runs"],
     intersect: bool = False,
 ) -> Compared:
     from preceptor.evaluation.comparison import write_page
+    from preceptor.evaluation.comparison_text import answer, warnings
 
+    logs = {name: folder / "runs" / name / LOG for name in unfinished}
     if not entrants:
         raise StorageError(
             "no run came to its end",
             where=folder,
-            offenders=[f"{name}: {end.reason}" for name, end in unfinished.items()],
-            remedy="mend what the logs tell, and give the same command again",
+            offenders=[f"{name}: {end.state} {end.reason}" for name, end in unfinished.items()],
+            remedy=f"read a log such as {next(iter(logs.values()), '')}, mend it, and give the same command again",
         )
     result = {
         "name": name,
+        "kind": kind,
         "description": description,
-        **_ranked(entrants, intersect),
-        "unfinished": [{"run": run, "state": end.state, "reason": end.reason} for run, end in unfinished.items()],
+        **_ranked(entrants, folder, intersect),
+        "unfinished": [
+            {"run": run, "state": end.state, "reason": end.reason, "log": _below(logs[run], folder)}
+            for run, end in unfinished.items()
+        ],
     }
+    result["answer"] = answer(result)
+    result["warnings"] = warnings(result)
     write_json(folder / "comparison.json", result)
     write_text(folder / "ranking.csv", _table(result))
     return Compared(folder, result, write_page(folder), dict(unfinished))
 
 
-def _ranked(entrants: Sequence[Entrant], intersect: bool) -> dict[str, Any]:
+def _below(path: Path, folder: Path) -> str | None:
+    """A path as a link on the page in `folder`; None where it does not exist."""
+    return Path(os.path.relpath(path, folder)).as_posix() if path.is_file() else None
+
+
+def _ranked(entrants: Sequence[Entrant], folder: Path, intersect: bool) -> dict[str, Any]:
     from preceptor.evaluation.metrics import POLICY
     from preceptor.evaluation.ranking import Contestant, ranking
     from preceptor.evaluation.scores import common_cases, read_rows, scores_of
@@ -167,10 +231,11 @@ def _ranked(entrants: Sequence[Entrant], intersect: bool) -> dict[str, Any]:
     for entry in entries:
         entrant = known[entry["name"]]
         entry |= {key: getattr(entrant, key) for key in ("student", "teacher", "distiller")}
-        entry |= {"folder": entrant.folder.name, **_cost(entrant)}
+        entry["taught_by"] = [name for name in entrant.taught_by if name in known]
+        entry |= {"report": _below(entrant.folder / "report.html", folder), **_cost(entrant)}
     first = next(iter(scores.values()))
     facts = entrants[0].folder / "data.json"
-    spacings = read_json(facts)["facts"].get("spacings_mm") if facts.is_file() else None
+    found_facts = read_json(facts)["facts"] if facts.is_file() else {}
     return {
         "metrics": list(METRICS),
         "primary": METRICS[0],
@@ -181,7 +246,11 @@ def _ranked(entrants: Sequence[Entrant], intersect: bool) -> dict[str, Any]:
         "confidence": settings.confidence,
         "resamples": settings.bootstrap,
         "tolerance": settings.tolerance,
-        "unit": "mm" if spacings else "pixel",
+        "tolerances": sorted({entrant.recipe.evaluate.tolerance for entrant in entrants}),
+        "unit": "mm" if found_facts.get("spacings_mm") else "pixel",
+        "splits": list(settings.splits),
+        "licence": entrants[0].recipe.data.licence,
+        "data": {key: value for key, value in found_facts.items() if key != "root"},
         "policy": POLICY,
         "entries": entries,
     }

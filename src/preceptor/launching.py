@@ -1,26 +1,31 @@
-"""Independent runs over the processes and devices of this machine, or over a cluster through submitit.
+"""Independent runs, each in a process of its own: those that stand are left alone, and those that fail harm no other.
 
-Every run is a process of its own that writes to its own folder: one that fails, or is killed, harms no other. What
-stands is not redone, so the same call goes on where a stopped one left off.
+What stands is not redone, so the same call goes on where a stopped one left off. Where the processes run is the
+launcher's matter (`launchers.py`).
 """
 
-import os
+import datetime
+import shlex
 import signal
-import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from preceptor.errors import Interrupted, RecipeError
-from preceptor.extras import require_extra
+from preceptor.errors import Interrupted, StorageError
 from preceptor.progress import Progress
 from preceptor.storage import hash_json, read_json, write_json
 
 State = Literal["done", "failed", "waiting"]
 SECONDS = 0.2
+"""Between two looks at the running processes."""
+LOG = "log.txt"
+START = "=== "
+"""How the line begins that a log has at the start of every attempt."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Task:
     key: Any = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Ended:
     """How a task ended. reason: the error that its log ends with, or what it still waits for."""
 
@@ -49,7 +54,10 @@ class Job(Protocol):
         """The exit code, None while it runs."""
 
     def stop(self) -> None:
-        """Ask it to save and end."""
+        """Ask it to save and end, without waiting for that."""
+
+    def kill(self) -> None:
+        """End it at once."""
 
 
 class Launcher(Protocol):
@@ -58,90 +66,7 @@ class Launcher(Protocol):
     slots: int
 
     def start(self, task: Task, slot: int) -> Job:
-        """Start a task; its output goes to `log.txt` in its folder."""
-
-
-class Processes:
-    """Processes of this machine. devices: CUDA devices by number, dealt to the slots in turn; none for the CPU."""
-
-    def __init__(self, slots: int = 1, devices: Sequence[str] = ()) -> None:
-        self.slots, self.devices = slots, tuple(devices)
-        self.threads = max(1, (os.cpu_count() or 1) // slots)
-
-    def start(self, task: Task, slot: int) -> Job:
-        environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ}
-        if self.devices:
-            environment["CUDA_VISIBLE_DEVICES"] = self.devices[slot % len(self.devices)]
-        task.folder.mkdir(parents=True, exist_ok=True)
-        with open(task.folder / "log.txt", "ab") as log:
-            started = subprocess.Popen(
-                task.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
-        return _Process(started)
-
-
-class _Process:
-    def __init__(self, process: subprocess.Popen) -> None:
-        self.process = process
-
-    def poll(self) -> int | None:
-        return self.process.poll()
-
-    def stop(self) -> None:
-        """The first signal of a preempted machine: the training saves and ends (fault 15)."""
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait()
-
-
-class Submitit:
-    """Jobs of a cluster through submitit: cluster "slurm", or "local" for its executor on this machine.
-
-    parameters: of submitit's AutoExecutor, such as slurm_partition, timeout_min, gpus_per_node, cpus_per_task. The
-    folders must be on a disk that all machines share.
-    """
-
-    def __init__(
-        self, folder: Path, cluster: str, slots: int = 64, parameters: Mapping[str, Any] | None = None
-    ) -> None:
-        require_extra("submitit", "cluster", "starting jobs on a cluster")
-        import submitit
-
-        self.slots = slots
-        try:
-            self.executor = submitit.AutoExecutor(folder=folder / "jobs", cluster=cluster)
-            self.executor.update_parameters(**(parameters or {}))
-        except (RuntimeError, ValueError, NameError) as error:
-            raise RecipeError(
-                "submitit cannot start jobs here",
-                where=f"launcher {cluster}",
-                found=str(error),
-                remedy="run on a machine that reaches the cluster's scheduler, or use --launcher processes",
-            ) from error
-
-    def start(self, task: Task, slot: int) -> Job:
-        task.folder.mkdir(parents=True, exist_ok=True)
-        log = task.folder / "log.txt"
-        return _Submitted(self.executor.submit(_logged, list(task.command), str(log)))
-
-
-def _logged(command: Sequence[str], log: str) -> int:
-    """Run a command on another machine, its output appended to `log`; gives the exit code."""
-    with open(log, "ab") as file:
-        return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False).returncode
-
-
-class _Submitted:
-    def __init__(self, job: Any) -> None:
-        self.job = job
-
-    def poll(self) -> int | None:
-        if not self.job.done():
-            return None
-        error = self.job.exception()
-        return self.job.result() if error is None else 1
-
-    def stop(self) -> None:
-        self.job.cancel()
+        """Start a task in its folder, which exists; its output is appended to `log.txt` there."""
 
 
 @dataclass
@@ -149,53 +74,75 @@ class _Board:
     """Which tasks wait, run and ended."""
 
     waiting: list[Task]
+    ended: dict[str, Ended]
     running: dict[int, tuple[Task, Job]] = field(default_factory=dict)
-    ended: dict[str, Ended] = field(default_factory=dict)
 
 
 def launch(tasks: Sequence[Task], launcher: Launcher, progress: Progress) -> dict[str, Ended]:
     """Run the tasks, each after those it needs, and tell how each ended; tasks that stand are not run again.
 
-    A task whose needs failed waits; the same call tries both again. Raises Interrupted after a keyboard interrupt or
-    SIGTERM, when the running tasks have saved.
+    A task whose needs failed waits; the same call tries both again. SIGTERM and Ctrl-C ask the running tasks to save,
+    wait for them, and raise Interrupted or KeyboardInterrupt; a second one kills them. No task outlives this call.
     """
-    board = _Board([task for task in tasks if not _stands(task)])
-    board.ended = {task.name: Ended("done") for task in tasks if _stands(task)}
-    progress.start("runs", len(tasks), len(board.ended))
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        while board.waiting or board.running:
-            _start_ready(board, launcher, progress)
-            _collect(board, progress)
+    standing = {task.name: Ended("done") for task in tasks if stands(task)}
+    board = _Board([task for task in tasks if task.name not in standing], standing)
+    progress.start("runs", len(tasks), len(standing))
+    with _signals() as asked:
+        try:
+            while (board.waiting or board.running) and not asked:
+                _start_ready(board, launcher, progress)
+                _collect(board, progress)
+                if board.running:
+                    time.sleep(SECONDS)
+        finally:
             if board.running:
-                time.sleep(SECONDS)
-    except KeyboardInterrupt:
-        for _, job in board.running.values():
-            job.stop()
-        raise Interrupted("compare") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+                progress.note("stopping: the running runs save and end; interrupt again to kill them")
+            _stop(board, asked)
+    if asked:
+        raise Interrupted("compare") if asked[0] == signal.SIGTERM else KeyboardInterrupt
     progress.finish()
     return {task.name: board.ended[task.name] for task in tasks}
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """The numbers of the signals that asked to stop, as they come in; none where this is not the main thread."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    wanted = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in wanted}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _start_ready(board: _Board, launcher: Launcher, progress: Progress) -> None:
     for task in list(board.waiting):
-        states = [board.ended[name].state for name in task.needs if name in board.ended]
-        if any(state != "done" for state in states):
-            lacking = [name for name in task.needs if name in board.ended and board.ended[name].state != "done"]
+        states = {name: board.ended[name].state for name in task.needs if name in board.ended}
+        lacking = [name for name, state in states.items() if state != "done"]
+        if lacking:
             board.ended[task.name] = Ended("waiting", f"for {', '.join(lacking)}")
             board.waiting.remove(task)
             progress.advance()
         elif len(states) == len(task.needs) and len(board.running) < launcher.slots:
             slot = next(number for number in range(launcher.slots) if number not in board.running)
+            _open_log(task)
             board.running[slot] = task, launcher.start(task, slot)
             board.waiting.remove(task)
             progress.note(f"{task.name}: started")
+
+
+def _open_log(task: Task) -> None:
+    try:
+        task.folder.mkdir(parents=True, exist_ok=True)
+        with open(task.folder / LOG, "a", encoding="utf-8") as log:
+            log.write(f"{START}{datetime.datetime.now():%Y-%m-%d %H:%M:%S} {shlex.join(task.command)}\n")
+    except OSError as error:
+        raise StorageError("the folder of a run cannot be written", where=task.folder, found=error.strerror) from error
 
 
 def _collect(board: _Board, progress: Progress) -> None:
@@ -207,30 +154,56 @@ def _collect(board: _Board, progress: Progress) -> None:
         if code == 0:
             write_json(task.folder / "stands.json", {"key": hash_json(task.key)})
             board.ended[task.name] = Ended("done")
+            progress.note(f"{task.name}: done")
         else:
-            board.ended[task.name] = Ended("failed", last_error(task.folder / "log.txt", code))
-        where = "" if code == 0 else f", see {task.folder / 'log.txt'}"
-        progress.note(f"{task.name}: {board.ended[task.name].state}{where}")
+            board.ended[task.name] = Ended("failed", last_error(task.folder / LOG, code))
+            progress.note(f"{task.name}: failed: {board.ended[task.name].reason}")
         progress.advance()
 
 
-def _stands(task: Task) -> bool:
+def _stop(board: _Board, asked: Sequence[int]) -> None:
+    """Let the running tasks save; of those that still ended well it is noted that they stand."""
+    before = len(asked)
+    for _, job in board.running.values():
+        job.stop()
+    while board.running:
+        if len(asked) > max(before, 1):
+            for _, job in board.running.values():
+                job.kill()
+        _collect(board, Progress())
+        time.sleep(SECONDS if board.running else 0)
+
+
+def stands(task: Task) -> bool:
+    """Whether the folder of a task holds its end, for this very key."""
     path = task.folder / "stands.json"
-    return path.is_file() and read_json(path).get("key") == hash_json(task.key)
+    try:
+        return path.is_file() and read_json(path).get("key") == hash_json(task.key)
+    except StorageError:  # damaged: the run itself finds out what of it is whole
+        return False
 
 
 def last_error(log: Path, code: int) -> str:
-    """The first line of the last error in a log, or how the process ended."""
-    killed = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+    """The first line of the last error of the last attempt in a log, or how the process ended."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return killed
+        lines = []
+    first = max((number for number, line in enumerate(lines) if line.startswith(START)), default=-1)
+    lines = [line for line in lines[first + 1 :] if line.strip()]
     told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    if told and code >= 0:
+    if code < 0:
+        return f"killed by {_signal_name(-code)}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
+    if told:
         return told[-1]
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f"{killed}: {last}" if last and code >= 0 else killed
+    return f"exit code {code}" + (f": {lines[-1].strip()}" if lines else "")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def preceptor_command(*arguments: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ Every teacher and every control is trained once, in a run of its own, and shared
 are. So a run is all that there is; a matrix only names many.
 """
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,8 @@ Names = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 class Matrix(Part):
     """What is compared. recipe: what all runs share, as a recipe without teacher, student and distillers; it may
     `extends` another. distillers: each a list of distillers that are used together. only: runs to make, as
-    `student--teacher--distiller` with * for any; all where empty.
+    `student--teacher--distiller` with * for any; all where empty. teacher_seeds: seeds of the teachers, those of the
+    students where left out; a student of a seed that its teacher lacks learns from the teacher's first.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w .+-]*$")]
@@ -45,6 +47,7 @@ class Matrix(Part):
     students: dict[Names, SegmentorRecipe] = Field(min_length=1)
     distillers: dict[Names, list[DistillRecipe]] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
+    teacher_seeds: list[int] | None = Field(default=None, min_length=1)
     only: list[str] = Field(default=[])
 
     @field_validator("distillers", mode="before")
@@ -79,19 +82,25 @@ class Cell:
     distiller: str = ""
 
 
+def shipped_matrices() -> dict[str, Path]:
+    """Name (`zoo/acdc`) to file of every matrix that comes with the library."""
+    return shipped(SUFFIX)
+
+
 def read_matrix(source: str | Path, changes: Iterable[str] = ()) -> Matrix:
     """A matrix by file or shipped name; changes: `a.b=value`, on the matrix (`recipe.training.epochs=3`).
 
     Raises RecipeError with every fault at once.
     """
-    found = shipped(SUFFIX)
+    found = shipped_matrices()
     path = Path(source) if Path(source).is_file() else found.get(str(source))
     if path is None:
         raise RecipeError(
             "there is no such matrix file and no shipped matrix of that name",
             where=source,
             expected=", ".join(found) or None,
-            remedy="name a file with the keys name, recipe, teachers, students, distillers and seeds",
+            remedy="`preceptor list matrices` names the shipped ones; a file has the keys name, recipe, teachers, "
+            "students, distillers and seeds",
         )
     content = apply_changes(read_yaml(path), changes)
     shared = content.get("recipe")
@@ -109,23 +118,15 @@ def read_matrix(source: str | Path, changes: Iterable[str] = ()) -> Matrix:
 def cells(matrix: Matrix, folder: Path) -> list[Cell]:
     """The runs of a matrix below `folder`, teachers and controls first.
 
-    Raises RecipeError for what no recipe may hold, and where no run is left.
+    Raises RecipeError for what no recipe may hold, and for an `only` that fits no run.
     """
-    chosen = [
-        (student, teacher, distiller)
-        for student in matrix.students
-        for teacher in matrix.teachers
-        for distiller in matrix.distillers
-        if not matrix.only or any(_fits(pattern, (student, teacher, distiller)) for pattern in matrix.only)
-    ]
-    if not chosen:
-        raise RecipeError("no run is left", where="only", found=matrix.only, expected="student--teacher--distiller")
+    chosen = _chosen(matrix)
     first = next(iter(matrix.students))
     found: list[Cell] = []
     content: dict[str, Any]
     for name in dict.fromkeys(teacher for _, teacher, _ in chosen):
         content = {"teacher": _plain(matrix.teachers[name]), "student": _plain(matrix.students[first])}
-        recipe = _recipe(matrix, f"teacher-{name}", content)
+        recipe = _recipe(matrix, f"teacher-{name}", content, matrix.teacher_seeds)
         found.append(Cell(f"teacher-{name}", "teacher", recipe, ("teacher", "evaluate"), teacher=name))
     for name in dict.fromkeys(student for student, _, _ in chosen):
         recipe = _recipe(matrix, f"control-{name}", {"student": _plain(matrix.students[name])})
@@ -144,8 +145,8 @@ def cells(matrix: Matrix, folder: Path) -> list[Cell]:
     return found
 
 
-def _recipe(matrix: Matrix, name: str, content: dict[str, Any]) -> Recipe:
-    shared = {**matrix.recipe, **content, "name": name, "seeds": matrix.seeds}
+def _recipe(matrix: Matrix, name: str, content: dict[str, Any], seeds: list[int] | None = None) -> Recipe:
+    shared = {**matrix.recipe, **content, "name": name, "seeds": seeds or matrix.seeds}
     return validate_recipe(shared, where=f"{matrix.name}: {name}")
 
 
@@ -153,8 +154,22 @@ def _plain(part: Part) -> dict[str, Any]:
     return part.model_dump(mode="json")
 
 
+def _chosen(matrix: Matrix) -> list[tuple[str, str, str]]:
+    """(student, teacher, distiller) of every run that `only` leaves."""
+    every = list(itertools.product(matrix.students, matrix.teachers, matrix.distillers))
+    idle = [pattern for pattern in matrix.only if not any(_fits(pattern, names) for names in every)]
+    if idle:
+        raise RecipeError(
+            "no run of the matrix is called so",
+            where="only",
+            offenders=idle,
+            expected="student--teacher--distiller, with * for any",
+            remedy="the names are the keys of students, teachers and distillers: "
+            + "; ".join(", ".join(part) for part in (matrix.students, matrix.teachers, matrix.distillers)),
+        )
+    return [names for names in every if not matrix.only or any(_fits(pattern, names) for pattern in matrix.only)]
+
+
 def _fits(pattern: str, names: tuple[str, str, str]) -> bool:
     wanted = pattern.split("--")
-    if len(wanted) != len(names):
-        raise RecipeError("not of the form student--teacher--distiller", where="only", found=pattern)
-    return all(part in ("*", name) for part, name in zip(wanted, names, strict=True))
+    return len(wanted) == len(names) and all(part in ("*", name) for part, name in zip(wanted, names, strict=True))

@@ -6,10 +6,11 @@ from typing import Any
 
 from preceptor.delivery.package import load_package, save_package, update_card
 from preceptor.errors import RecipeError, StorageError
+from preceptor.evaluation.scores import read_rows
 from preceptor.learning.arm import build_network, check_same_view, preprocessing_of, segmentor_of
 from preceptor.recipe import Recipe
 from preceptor.resuming import CHANGEABLE, differences
-from preceptor.storage import hash_file, read_json, read_tensors, write_bytes, write_json
+from preceptor.storage import hash_file, read_json, read_tensors, write_bytes, write_json, write_text
 from preceptor.text.features import ReportFeatures
 
 
@@ -82,7 +83,7 @@ def take_teacher(
             expected=encoder,
             remedy="set the reports section to the teacher's encoder, revision, length and width",
         )
-    _take(found, target, source, package.card)
+    _take(found, target, source, package.card, seed)
 
 
 SHARED = ("student", "training", "data", "augment")
@@ -113,20 +114,27 @@ def take_control(source: Path, target: Path, recipe: Recipe, seed: int) -> None:
             offenders=changed,
             remedy="undo the change, or remove control.source so that the control is trained here",
         )
-    _take(found, target, source, package.card)
+    _take(found, target, source, package.card, seed)
 
 
-def _take(found: Path, target: Path, source: Path, card: dict[str, Any]) -> None:
-    """Copy a package, and what was already judged and measured of it."""
+def _take(found: Path, target: Path, source: Path, card: dict[str, Any], seed: int) -> None:
+    """Copy a package, and what was already judged and measured of it, as that of `seed`."""
     if (target / "package").exists() and weights_hash(target / "package") == weights_hash(found):
         return
     trained = found.parent / "done.json"
     facts = read_json(trained) if trained.is_file() else {"best": card.get("validation")}
     if (found.parent / "judged.json").is_file():
-        for name in ("cases.csv", "probes.csv", "cost.json", "predictions", "judged.json"):
+        for name in ("cases.csv", "probes.csv"):
+            _copy_table(found.parent / name, target / name, seed)
+        for name in ("cost.json", "predictions", "judged.json"):
             _copy(found.parent / name, target / name)
     _replace_folder(found, target / "package")
     write_json(target / "done.json", {**facts, "source": str(source)})
+
+
+def _copy_table(source: Path, target: Path, seed: int) -> None:
+    if source.is_file():
+        write_text(target, read_rows(source).assign(seed=seed).to_csv(index=False))
 
 
 def _copy(source: Path, target: Path) -> None:

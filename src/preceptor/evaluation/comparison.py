@@ -1,89 +1,77 @@
-"""The result of a comparison for people: a table of text, and `comparison.html`."""
+"""The page of a comparison: one HTML file without scripts or outside resources, made from `comparison.json` alone."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from preceptor.evaluation.comparison_figures import Point, cost_axis, scatter
+from preceptor.evaluation.comparison_text import labels, unit_name
 from preceptor.evaluation.figures import forest
 from preceptor.evaluation.metrics import METRIC_NAMES
-from preceptor.evaluation.report import count, environment, score
-from preceptor.evaluation.verdict import p_text, points
+from preceptor.evaluation.report import environment, headline
+from preceptor.evaluation.scores import LOWER_IS_BETTER
 from preceptor.storage import read_json, write_text
 
-ROLES = {"control": "control", "student": "student", "teacher": "teacher"}
+ROLES = {"control": "Control", "student": "Distilled student", "teacher": "Teacher"}
 
 
 def write_page(folder: Path | str) -> Path:
     """Write `comparison.html` from the `comparison.json` of a folder; returns its path."""
     place = Path(folder)
     path = place / "comparison.html"
-    write_text(
-        path, environment().get_template("comparison.html").render(context(read_json(place / "comparison.json")))
-    )
+    result = read_json(place / "comparison.json")
+    write_text(path, environment().get_template("comparison.html").render(context(result)))
     return path
 
 
 def context(result: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the template shows."""
-    gained = [entry for entry in result["entries"] if entry["gain"]]
+    entries, called = result["entries"], labels(result)
+    ranked = sorted((e for e in entries if e["rank"] is not None), key=lambda e: e["rank"])
     return {
         "result": result,
+        "entries": entries,
+        "ranked": ranked,
+        "labels": called,
+        "verdict": headline(result["answer"]),
         "names": METRIC_NAMES,
         "roles": ROLES,
-        "answer": answer(result),
-        "unit_name": "px" if result["unit"] == "pixel" else result["unit"],
-        "scores": forest([{"style": e["role"], "label": e["name"], **e["dice"]} for e in result["entries"]]),
-        "gains": forest([{"style": "student", "label": e["name"], **e["gain"]["dice"]} for e in gained], zero=True),
+        "lower": LOWER_IS_BETTER,
+        "unit_name": unit_name(result),
+        "units": "groups" if result["groups"] else "cases",
+        "seeds": sorted({len(entry["seeds"]) for entry in ranked}),
+        "gained": [entry for entry in entries if entry["gain"]],
+        "forests": _forests(result, called),
+        "scatter": _scatter(entries, called),
+        "teachers": len({entry["teacher"] for entry in entries if entry["distiller"]}),
+        "students": len({entry["student"] for entry in entries if entry["distiller"]}),
     }
 
 
-def answer(result: Mapping[str, Any]) -> str:
-    """One sentence: which distillations beat their control on Dice, after Holm's correction, and which were worse."""
+def _forests(result: Mapping[str, Any], called: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Gains in Dice on one scale: a plot for each student network, its title "" where there is only one."""
     gained = [entry for entry in result["entries"] if entry["gain"]]
-    if not gained:
-        return "Nothing was distilled here; no gain over a control can be told."
-    level = 1 - result["confidence"]
-    if all(entry["gain"]["dice"]["few"] for entry in gained):
-        units = gained[0]["gain"]["dice"]["units"]
-        above = [entry["name"] for entry in gained if entry["gain"]["dice"]["low"] > 0]
-        told = (
-            f"intervals that exclude zero: {', '.join(above)}"
-            if above
-            else "no interval excludes zero on the good side"
-        )
-        return f"{units} independent units are too few for a test of {len(gained)} distillations; {told}."
-    sure = [e for e in gained if (p := e["gain"]["dice"]["p_holm"]) is not None and p < level]
-    better = [e["name"] for e in sure if e["gain"]["dice"]["mean"] > 0]
-    worse = [e["name"] for e in sure if e["gain"]["dice"]["mean"] < 0]
-    parts = (
-        [f"better than their control: {', '.join(better)}"]
-        if better
-        else ["none is measurably better than its control"]
-    )
-    parts += [f"worse: {', '.join(worse)}"] if worse else []
-    return f"Of {len(gained)} distillations, after Holm's correction: {'; '.join(parts)}."
+    rows = [
+        {"style": "student", "label": called[e["name"]], "student": e["student"], **e["gain"]["dice"]} for e in gained
+    ]
+    whole = forest(sorted(rows, key=lambda row: -row["mean"]), zero=True)
+    students = dict.fromkeys(entry["student"] for entry in gained)
+    plots = []
+    for student in students:
+        own = [row for row in whole["rows"] if row["student"] == student]
+        plots.append({**whole, "rows": own, "title": student if len(students) > 1 else ""})
+    return plots
 
 
-def as_text(result: Mapping[str, Any]) -> str:
-    """The ranked table for a terminal."""
-    unit = "px" if result["unit"] == "pixel" else result["unit"]
-    heads = ["rank", "network", "Dice", "interval", f"HD95 {unit}", "gain", "interval", "p (Holm)", "parameters"]
-    rows = [heads]
-    for entry in result["entries"]:
-        gain = entry["gain"].get("dice")
-        rows.append(
-            [
-                "-" if entry["rank"] is None else f"{entry['rank']} ({entry['rank_low']}-{entry['rank_high']})",
-                entry["name"],
-                score(entry["dice"]["mean"]),
-                f"{score(entry['dice']['low'])} to {score(entry['dice']['high'])}",
-                score(entry["hd95"]["mean"], "hd95"),
-                points(gain["mean"]) if gain else "",
-                f"{points(gain['low'])} to {points(gain['high'])}" if gain else "",
-                p_text(gain["p_holm"]).removeprefix("p = ") if gain else "",
-                count(entry.get("parameters")),
-            ]
-        )
-    widths = [max(len(row[index]) for row in rows) for index in range(len(heads))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, "", answer(result)])
+def _scatter(entries: list[dict[str, Any]], called: Mapping[str, str]) -> str:
+    axis = cost_axis(entries)
+    if axis is None:
+        return ""
+    key, label, divisor = axis
+    points = [Point(e["role"], _mark(e, called), e[key] / divisor, e["dice"]["mean"]) for e in entries]
+    return scatter(points, label, "Dice")
+
+
+def _mark(entry: Mapping[str, Any], called: Mapping[str, str]) -> str:
+    """What stands beside a point: the rank, which the table tells more of, or a teacher's name."""
+    return called[entry["name"]] if entry["rank"] is None else str(entry["rank"])

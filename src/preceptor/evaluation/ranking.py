@@ -37,9 +37,9 @@ def ranking(
     """The contestants from best to worst by `primary`, all judged on the same cases in the same order.
 
     Each entry: name, role, each metric {mean, low, high}, per_class {class: {metric: ...}}, seeds, per_seed, kinds;
-    rank (of students and controls; None for teachers), rank_low, rank_high, first (share of resamples that it leads);
-    gain {metric: {mean, low, high, p, p_holm, ...}} over its control, Holm-corrected over all contestants for each
-    metric, and empty for those without control.
+    rank (of students and controls; None for teachers) and what else `rank_stability` tells; gain {metric: {mean, low,
+    high, p, p_holm, ...}} over its control, Holm-corrected over all contestants for each metric, and empty for those
+    without control.
     """
     known = {contestant.name: contestant for contestant in contestants}
     entries = {contestant.name: _entry(contestant, settings, metrics, seed) for contestant in contestants}
@@ -89,7 +89,8 @@ def rank_stability(
     scores: Mapping[str, Scores], metric: str, settings: EvaluateRecipe, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
     """For each name rank (1 is best, ties share the better rank), rank_low and rank_high (the bounds within which the
-    rank lies in `settings.confidence` of the resamples) and first (the share of resamples that it leads).
+    rank lies in `settings.confidence` of the resamples), ranks (the share of resamples at each rank, the first one
+    first) and first (the share of resamples that it leads, alone or with others).
     """
     if not scores:
         return {}
@@ -109,6 +110,7 @@ def rank_stability(
             "rank": int(ranks[number]),
             "rank_low": int(low[number]),
             "rank_high": int(high[number]),
+            "ranks": (np.bincount(drawn[:, number], minlength=len(scores) + 1)[1:] / len(drawn)).tolist(),
             "first": float((drawn[:, number] == 1).mean()),
         }
         for number, name in enumerate(scores)
