@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from preceptor.originals.base import Original
+from preceptor.originals.synapse import LABELS
 
 _UNUSED = re.compile(
     r"^decoder_3\.(concat_linear|layer_former_\d)\."  # the coarsest decoder stage only expands
@@ -18,19 +19,6 @@ _UNUSED = re.compile(
 
 _DECODER_OF = {"decoder_2": "decoder.0", "decoder_1": "decoder.1", "decoder_0": "decoder.2"}
 _EXPAND_OF = {"decoder_3": "expand.0", "decoder_2": "expand.1", "decoder_1": "expand.2", "decoder_0": "expand.3"}
-
-_SYNAPSE = (
-    "background",
-    "aorta",
-    "gallbladder",
-    "left kidney",
-    "right kidney",
-    "liver",
-    "pancreas",
-    "spleen",
-    "stomach",
-)
-"""The classes of the published checkpoint, in their order."""
 
 
 def official_name(key: str) -> str:
@@ -99,6 +87,6 @@ MISSFORMER = Original(
     in_channels=1,
     notes={
         "preprocessing": {"size": 224, "resize": "bicubic", "antialias": False, "normalize": "symmetric"},
-        "labels": {name: number for number, name in enumerate(_SYNAPSE)},
+        "labels": LABELS,
     },
 )

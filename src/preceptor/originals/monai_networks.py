@@ -12,6 +12,7 @@ from torch import Tensor
 
 from preceptor.errors import RecipeError
 from preceptor.originals.base import Original
+from preceptor.originals.synapse import MMSEG_KD
 
 _PREFIXES = ("architecture.backbone.", "backbone.", "architecture.", "model.", "module.", "")
 """A student that was distilled stands beside its teacher under the first; the others are those of common trainers."""
@@ -102,6 +103,7 @@ MEDNEXT = Original(
     rename=_rename_mednext,
     arguments=_mednext,
     stems=("stem.weight",),
+    notes=MMSEG_KD,
 )
 SWIN_UNETR = Original(
     segmentor="swin_unetr",
@@ -115,4 +117,5 @@ SWIN_UNETR = Original(
         "encoder1.layer.conv1.conv.weight",
         "encoder1.layer.conv3.conv.weight",
     ),
+    notes=MMSEG_KD,
 )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from preceptor.errors import RecipeError
 from preceptor.originals.base import Original
+from preceptor.originals.synapse import MMSEG_KD
 
 _RENAMED = [
     (re.compile(pattern), replacement)
@@ -50,23 +51,6 @@ _DEPTHS = {(2, 2): 18, (6, 2): 34, (6, 3): 50}
 """(blocks of stage 3, convolutions of a block) to depth."""
 
 _STEMS = ("backbone.stem.0.weight", "backbone.conv1.weight")
-
-_NOTES: dict[str, Any] = {
-    "preprocessing": {"size": 512, "resize": "bilinear", "antialias": False, "normalize": "zscore"},
-    "remarks": "the original shifts each slice, after its z-score, so that its smallest value is 0; "
-    "a package leaves the mean at 0",
-    "labels": {
-        "background": 0,
-        "aorta": 1,
-        "gallbladder": 2,
-        "left kidney": 3,
-        "right kidney": 4,
-        "liver": 5,
-        "pancreas": 6,
-        "spleen": 7,
-        "stomach": 8,
-    },
-}
 
 
 def _rename_fcn(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -157,7 +141,7 @@ FCN = Original(
     rename=_rename_fcn,
     arguments=_fcn,
     stems=_STEMS,
-    notes=_NOTES,
+    notes=MMSEG_KD,
 )
 UNET = Original(
     segmentor="unet_r18",
@@ -169,7 +153,7 @@ UNET = Original(
     rename=_rename_unet,
     arguments=_unet,
     stems=_STEMS,
-    notes=_NOTES,
+    notes=MMSEG_KD,
 )
 ATTENTION_UNET = Original(
     segmentor="attention_unet",
@@ -180,5 +164,5 @@ ATTENTION_UNET = Original(
     rename=_rename_unet,
     arguments=_attention_unet,
     stems=_STEMS,
-    notes=_NOTES,
+    notes=MMSEG_KD,
 )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from preceptor.errors import RecipeError
 from preceptor.originals.base import Original
+from preceptor.originals.synapse import LABELS
 from preceptor.segmentors.vit_weights import position_map
 
 _HEAD_WIDTH = 64
@@ -97,6 +98,7 @@ TRANSUNET = Original(
     notes={
         "channels": "the same weights serve images of one channel, read as if repeated, and of three",
         "preprocessing": {"size": 224, "resize": "bicubic", "antialias": False, "normalize": "none"},
+        "labels": LABELS,
     },
 )
 """Its stem keeps its three input channels: kernels that are standardised cannot be summed beforehand."""
