@@ -234,8 +234,8 @@ def _ranked(entrants: Sequence[Entrant], folder: Path, intersect: bool) -> dict[
         entry["taught_by"] = [name for name in entrant.taught_by if name in known]
         entry |= {"report": _below(entrant.folder / "report.html", folder), **_cost(entrant)}
     first = next(iter(scores.values()))
-    facts = entrants[0].folder / "data.json"
-    found_facts = read_json(facts)["facts"] if facts.is_file() else {}
+    data = _read(entrants, "data.json").get("facts", {})
+    summary = _read(entrants, "summary.json")
     return {
         "metrics": list(METRICS),
         "primary": METRICS[0],
@@ -247,13 +247,19 @@ def _ranked(entrants: Sequence[Entrant], folder: Path, intersect: bool) -> dict[
         "resamples": settings.bootstrap,
         "tolerance": settings.tolerance,
         "tolerances": sorted({entrant.recipe.evaluate.tolerance for entrant in entrants}),
-        "unit": "mm" if found_facts.get("spacings_mm") else "pixel",
+        "unit": summary.get("unit", "pixel"),
+        "scored": summary.get("scored", "case"),
         "splits": list(settings.splits),
         "licence": entrants[0].recipe.data.licence,
-        "data": {key: value for key, value in found_facts.items() if key != "root"},
+        "data": {key: value for key, value in data.items() if key != "root"},
         "policy": POLICY,
         "entries": entries,
     }
+
+
+def _read(entrants: Sequence[Entrant], name: str) -> dict[str, Any]:
+    """A file of the first run that has it; runs of teachers alone have no summary."""
+    return next((read_json(e.folder / name) for e in entrants if (e.folder / name).is_file()), {})
 
 
 def _cost(entrant: Entrant) -> dict[str, Any]:

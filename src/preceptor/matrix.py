@@ -5,6 +5,7 @@ are. So a run is all that there is; a matrix only names many.
 """
 
 import itertools
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,6 @@ from preceptor.recipe_faults import explain
 SUFFIX = ".matrix.yaml"
 """How the names of shipped matrices end, so that they are not taken for recipes."""
 
-Names = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
-
 
 class Matrix(Part):
     """What is compared. recipe: what all runs share, as a recipe without teacher, student and distillers; it may
@@ -43,9 +42,9 @@ class Matrix(Part):
     name: Annotated[str, Field(pattern=r"^\w[\w .+-]*$")]
     description: str = ""
     recipe: dict[str, Any]
-    teachers: dict[Names, TeacherRecipe] = Field(min_length=1)
-    students: dict[Names, SegmentorRecipe] = Field(min_length=1)
-    distillers: dict[Names, list[DistillRecipe]] = Field(min_length=1)
+    teachers: dict[str, TeacherRecipe] = Field(min_length=1)
+    students: dict[str, SegmentorRecipe] = Field(min_length=1)
+    distillers: dict[str, list[DistillRecipe]] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
     teacher_seeds: list[int] | None = Field(default=None, min_length=1)
     only: list[str] = Field(default=[])
@@ -56,6 +55,14 @@ class Matrix(Part):
         if not isinstance(value, dict):
             return value
         return {name: [part] if isinstance(part, dict) else part for name, part in value.items()}
+
+    @field_validator("teachers", "students", "distillers")
+    @classmethod
+    def _names_of_folders(cls, value: dict[str, Any]) -> dict[str, Any]:
+        bad = [name for name in value if not re.fullmatch(r"[A-Za-z0-9_]+", name)]
+        if bad:
+            raise ValueError(f"a name becomes part of a folder's: letters, digits and _ only; found {', '.join(bad)}")
+        return value
 
     @field_validator("recipe")
     @classmethod

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.evaluation.comparison_figures import Point, cost_axis, scatter
-from preceptor.evaluation.comparison_text import labels, unit_name
+from preceptor.evaluation.comparison_text import labels, shared
 from preceptor.evaluation.figures import forest
 from preceptor.evaluation.metrics import METRIC_NAMES
-from preceptor.evaluation.report import environment, headline
+from preceptor.evaluation.report import DISTANCES, UNITS, environment, headline
 from preceptor.evaluation.scores import LOWER_IS_BETTER
+from preceptor.evaluation.verdict import judged_on
 from preceptor.storage import read_json, write_text
 
 ROLES = {"control": "Control", "student": "Distilled student", "teacher": "Teacher"}
@@ -37,8 +38,10 @@ def context(result: Mapping[str, Any]) -> dict[str, Any]:
         "names": METRIC_NAMES,
         "roles": ROLES,
         "lower": LOWER_IS_BETTER,
-        "unit_name": unit_name(result),
-        "units": "groups" if result["groups"] else "cases",
+        "unit_name": UNITS.get(result["unit"], result["unit"]),
+        "distances": DISTANCES.get(result["unit"], ""),
+        "units": shared(result),
+        "judged_on": judged_on(result),
         "seeds": sorted({len(entry["seeds"]) for entry in ranked}),
         "gained": [entry for entry in entries if entry["gain"]],
         "forests": _forests(result, called),

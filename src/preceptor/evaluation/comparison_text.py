@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from preceptor.evaluation.report import count, score
-from preceptor.evaluation.verdict import NON_COMMERCIAL, p_text, points
+from preceptor.evaluation.report import UNITS, count, score
+from preceptor.evaluation.verdict import NON_COMMERCIAL, NOUNS, counted, judged_on, p_text, points
 
 WIDTH = 120
 """Characters that the table of text may take; columns that do not fit are left to the page."""
@@ -30,11 +30,6 @@ def labels(result: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def unit_name(result: Mapping[str, Any]) -> str:
-    """Of the distances, short."""
-    return "px" if result["unit"] == "pixel" else str(result["unit"])
-
-
 def answer(result: Mapping[str, Any]) -> str:
     """One sentence on Dice: how many distillations beat their control after Holm's correction, and the largest gain.
 
@@ -53,7 +48,7 @@ def answer(result: Mapping[str, Any]) -> str:
     worse = [called[name] for name, g in sure.items() if g["high"] < 0]
     if gain["few"]:
         which = f"any of {len(gained)} distillations" if many else "the distillation"
-        head = f"Too few {_units(result)} to tell whether {which} helped"
+        head = f"Too few {shared(result)} to tell whether {which} helped"
     elif many:
         verb = "beat their control" if len(better) > 1 else "beats its control"
         head = f"{len(better) or 'None'} of {len(gained)} distillations {verb}{'' if better else ' measurably'}"
@@ -74,30 +69,30 @@ def _span(gain: Mapping[str, Any], confidence: float) -> str:
     return f"{100 * confidence:g} % interval {points(gain['low'])} to {points(gain['high'])}"
 
 
-def _units(result: Mapping[str, Any]) -> str:
-    return "groups" if result["groups"] else "cases"
+def shared(result: Mapping[str, Any]) -> str:
+    """What is independent of each other, as a plural: groups or patients where cases share one, else the cases."""
+    noun, group = NOUNS[result["scored"]]
+    return f"{group if result['groups'] else noun}s"
 
 
 def _size(result: Mapping[str, Any]) -> str:
-    """`40 cases of 20 groups, 3 seeds`."""
-    seeds = sorted({len(entry["seeds"]) for entry in result["entries"] if entry["role"] != "teacher"})
-    cases, groups = result["cases"], result["groups"]
-    of = f" of {groups} group{'s' * (groups != 1)}" if groups else ""
-    told = " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]]))) if seeds else "0"
-    return f"{cases} case{'s' * (cases != 1)}{of}, {told} seed{'s' * (told != '1')}"
+    """`40 volumes of 20 patients, 1 to 3 seeds`."""
+    seeds = sorted({len(entry["seeds"]) for entry in result["entries"] if entry["role"] != "teacher"} or {0})
+    told = counted(seeds[-1], "seed")
+    return f"{judged_on(result)}, {told if len(seeds) == 1 else f'{seeds[0]} to {told}'}"
 
 
 def warnings(result: Mapping[str, Any]) -> list[str]:
     """What a reader must know before believing the ranks, the gravest first."""
     entries = result["entries"]
-    called = labels(result)
+    called, noun = labels(result), NOUNS[result["scored"]][0]
     ranked = [entry for entry in entries if entry["rank"] is not None]
     told = []
     if result["unfinished"]:
         names = ", ".join(item["run"] for item in result["unfinished"])
         told.append(f"{len(result['unfinished'])} runs did not end and are missing from every figure here: {names}.")
     if any(gain["few"] for entry in entries for gain in entry["gain"].values()):
-        told.append(f"Fewer than six {_units(result)}: intervals and ranks are rough, and no p-value is given.")
+        told.append(f"Fewer than six {shared(result)}: intervals and ranks are rough, and no p-value is given.")
     told += _weak_teachers(entries, called)
     seeds = {len(entry["seeds"]) for entry in ranked}
     if len(seeds) > 1:
@@ -107,11 +102,11 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
         told.append("One seed only: neither intervals nor ranks tell how much another training would change them.")
     if len(ranked) > 1:
         told.append(
-            f"The best of {len(ranked)} was picked after seeing these {' and '.join(result['splits'])} cases, which "
-            "flatters it; what is chosen here needs other cases to be judged on."
+            f"The best of {len(ranked)} was picked after seeing these {' and '.join(result['splits'])} {noun}s, which "
+            "flatters it; what is chosen here needs others to be judged on."
         )
     if result["left_out"]:
-        told.append(f"{result['left_out']} cases were left out, since not every network was judged on them.")
+        told.append(f"{counted(result['left_out'], noun)} left out, since not every network was judged on them.")
     if len(result["tolerances"]) > 1:
         shown = ", ".join(f"{value:g}" for value in result["tolerances"])
         told.append(f"The runs were judged with different tolerances ({shown}): their surface Dice is not comparable.")
@@ -140,7 +135,16 @@ def _weak_teachers(entries: Sequence[Mapping[str, Any]], called: Mapping[str, st
 def as_text(result: Mapping[str, Any], width: int = WIDTH) -> str:
     """The ranked table for a terminal; costs are left out where the lines would be longer than `width`."""
     called = labels(result)
-    heads = ["rank", "network", "Dice", "interval", f"HD95 {unit_name(result)}", "gain", "interval", "p, Holm"]
+    heads = [
+        "rank",
+        "network",
+        "Dice",
+        "interval",
+        f"HD95 {UNITS.get(result['unit'], result['unit'])}",
+        "gain",
+        "interval",
+        "p, Holm",
+    ]
     heads += ["parameters", "minutes"]
     rows = [heads]
     for entry in result["entries"]:
