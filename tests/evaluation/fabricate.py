@@ -11,7 +11,7 @@ import numpy as np
 from preceptor.evaluation.metrics import case_metrics
 from preceptor.recipe import Recipe, validate_recipe
 
-SHIFT = {"teacher": 1.5, "student": 3.0, "control": 4.5}
+SHIFT = {"teacher": 1.5, "student": 3.0, "control": 4.5, "teacher-wide": 1.5, "teacher-words": 2.5}
 """By how many pixels of 96 the predictions of an arm are off, on average."""
 
 
@@ -136,6 +136,83 @@ def fabricate_run(
     return run
 
 
+HEART = {"right_ventricle": 1, "myocardium": 2, "left_ventricle": 3}
+VOLUME_ARMS = ("teacher-wide", "teacher-words", "control", "student")
+
+
+def heart(size: int, depth: int, noise: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A grey volume of two chambers and a ring between them, small at its ends: [depth, size, size] and its labels."""
+    z, y, x = np.indices((depth, size, size))
+    wide = (0.24 - 0.1 * np.abs(z / max(depth - 1, 1) - 0.5)) * size
+    far = np.hypot(x - (0.58 + noise.normal(0, 0.02)) * size, y - 0.52 * size)
+    labels = np.where(far < wide, 2, 0)
+    labels[far < 0.6 * wide] = 3
+    beside = np.hypot((x - 0.26 * size) / 0.8, (y - 0.45 * size) / 1.2) < 0.7 * wide
+    labels[beside & (labels == 0)] = 1
+    labels[-1] = 0
+    grey = np.array([0.35, 0.8, 0.45, 0.85])[labels] + 0.05 * noise.standard_normal(labels.shape)
+    return (255 * np.clip(grey, 0, 1)).astype(np.uint8), labels.astype(np.uint8)
+
+
+def fabricate_volumes(
+    folder: Path, patients: int = 4, size: int = 48, depth: int = 4, arms: Sequence[str] = VOLUME_ARMS
+) -> Path:
+    """A run judged volume by volume, two of a patient, with several teachers of which `teacher-words` reads reports.
+
+    Writes `folder/data` and a run folder `folder/run`; returns the run folder.
+    """
+    from PIL import Image
+
+    data, run = folder / "data", folder / "run"
+    noise = np.random.default_rng(5)
+    manifest: list[list[str]] = []
+    truth: dict[str, np.ndarray] = {}
+    for part in (data / "images", data / "masks", run):
+        part.mkdir(parents=True, exist_ok=True)
+    for number in range(2 * patients):
+        volume = f"patient{number // 2}_{'ED' if number % 2 else 'ES'}"
+        grey, truth[volume] = heart(size, depth, noise)
+        for k in range(depth):
+            name = f"{volume}_{k}"
+            Image.fromarray(grey[k]).save(data / "images" / f"{name}.png")
+            Image.fromarray(truth[volume][k]).save(data / "masks" / f"{name}.png")
+            files = [f"images/{name}.png", f"masks/{name}.png"]
+            manifest.append([name, "test", *files, f"patient{number // 2}", "", "", volume])
+    write_csv(run / "cases.csv", ["case", "split", "image", "mask", "group", "report", "slice", "volume"], manifest)
+    for arm in arms:
+        place = run / arm / "seed-0"
+        (place / "predictions").mkdir(parents=True, exist_ok=True)
+        rows: list[dict] = []
+        for volume, labels in truth.items():
+            own = np.random.default_rng([sum(arm.encode()), sum(volume.encode())])
+            found = np.zeros_like(labels)
+            for k, number in ((k, number) for k in range(depth) for number in HEART.values()):
+                found[k][perturbed(labels[k] == number, SHIFT[arm], own)] = number
+            for k in range(depth):
+                Image.fromarray(found[k]).save(place / "predictions" / f"{volume}_{k}.png")
+            facts = {"case": volume, "group": volume.split("_")[0], "seed": 0}
+            for name, number in HEART.items():
+                rows.append(facts | {"class": name} | case_metrics(found == number, labels == number))
+        write_rows(run / arm / "cases.csv", rows)
+        write_curves(place, SHIFT[arm], 0)
+        if arm == "teacher-words":
+            write_rows(run / arm / "probes.csv", [row | {"probe": "empty", "dice": row["dice"] / 2} for row in rows])
+    teachers = {arm.removeprefix("teacher-"): arm == "teacher-words" for arm in arms if arm.startswith("teacher-")}
+    changes = {
+        "teachers": {
+            name: {"segmentor": {"name": "guided" if reads else "unet_r50"}, "privilege": "report" if reads else "none"}
+            for name, reads in teachers.items()
+        },
+        "distill": [{"name": "kd", "teacher": name} for name in teachers] if "student" in arms else [],
+    }
+    plain = (
+        fabricated_recipe(data, [0]).plain() | {"teacher": None, "name": "phantom hearts", "description": ""} | changes
+    )
+    plain["data"] |= {"labels": {"background": 0, **HEART}}
+    write_facts(run, data, validate_recipe(plain), leaks=False, unit="voxel", scored="volume")
+    return run
+
+
 def write_curves(place: Path, level: float, seed: int, epochs: int = 40) -> None:
     noise = np.random.default_rng(seed)
     rows = []
@@ -168,7 +245,7 @@ def fabricated_recipe(data: Path, seeds: Sequence[int]) -> Recipe:
     )
 
 
-def write_facts(run: Path, data: Path, recipe: Recipe, leaks: bool) -> None:
+def write_facts(run: Path, data: Path, recipe: Recipe, leaks: bool, unit: str = "pixel", scored: str = "case") -> None:
     from preceptor.evaluation.summary import summarise_run
     from preceptor.storage import write_json, write_text
 
@@ -181,14 +258,14 @@ def write_facts(run: Path, data: Path, recipe: Recipe, leaks: bool) -> None:
         run / "environment.json",
         {"python": "3.12.3", "processor": "a processor", "threads": 2, "packages": {"torch": "2.13.0", "numpy": "2.3"}},
     )
-    costs = {
-        "teacher": {"parameters": 5_912_345, "latency_ms": 21.4, "memory_mb": 58.2, "needs": "report"},
-        "control": {"parameters": 1_204_321, "latency_ms": 8.9, "memory_mb": 17.3, "needs": "none"},
+    large = {"parameters": 5_912_345, "gflops": 12.34, "latency_ms": 21.4, "memory_mb": 58.2}
+    small = {"parameters": 1_204_321, "gflops": 0.567, "latency_ms": 8.9, "memory_mb": 17.3}
+    costs: dict[str, dict[str, Any]] = {
+        arm: {**(large if arm in recipe.taught else small), "needs": recipe.privilege_of(arm)} for arm in recipe.arms
     }
-    costs["student"] = costs["control"]
     for entry in costs.values():
         entry |= {"epochs": 40, "minutes": 2.1}
-    summary = summarise_run(run, recipe, facts=costs, data=facts, leak=leak)
+    summary = summarise_run(run, recipe, facts=costs, data=facts, leak=leak, unit=unit, scored=scored)
     write_json(run / "summary.json", summary)
 
 

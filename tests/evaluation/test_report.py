@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from preceptor.errors import StorageError
+from preceptor.evaluation.metrics import FAMILIES
 from preceptor.evaluation.report import count, headline, plain, score, write_report
 from preceptor.storage import read_json, write_json
 
-from .fabricate import fabricate_run
+from .fabricate import fabricate_run, fabricate_volumes
 
 HOSTILE = '<script>alert("x")</script> & "quoted" <img src=http://example.org/a.png onerror=alert(1)>'
 
@@ -148,3 +149,87 @@ def test_numbers_are_short_and_absent_ones_a_dash() -> None:
         plain({"train": 3, "ok": True, "none": None, "list": [0.12345, "a"]})
         == "train: 3, ok: yes, none: –, list: 0.1235, a"
     )
+
+
+@pytest.fixture(scope="module")
+def hearts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a run that was judged volume by volume, with several classes and teachers."""
+    run = fabricate_volumes(tmp_path_factory.mktemp("hearts"), patients=6, size=32)
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def test_what_is_scored_and_in_which_unit_is_said_in_words(hearts: str, text: str) -> None:
+    assert "12 volumes of 6 patients" in hearts
+    assert "Each score is of a whole volume." in hearts
+    assert "Distances are in voxels: the files state no spacing" in hearts
+    assert "Each volume by itself" in hearts
+    assert re.search(r"patient\d_E[SD], slice \d of 4", hearts)
+    assert "40 cases of 20 groups" in text
+    assert "Distances are in pixels" in text
+    assert "volume" not in re.sub(
+        r"diagonal of the image or volume|(?s:<pre.*?</pre>)|<style>(?s:.*?)</style>", "", text
+    )
+
+
+def test_every_class_has_its_own_colour_with_a_legend(hearts: str, text: str) -> None:
+    page = Page(hearts)
+    legend = re.search(r'<p class="legend on-film">(.*?)</p>', hearts)
+    assert legend is not None
+    assert re.findall(r'class="swatch (k\d)".*?</svg>(\w+)</span>', legend[1]) == [
+        ("k0", "right_ventricle"),
+        ("k1", "myocardium"),
+        ("k2", "left_ventricle"),
+    ]
+    for role in ("region", "prediction"):
+        found = {a["class"] for tag, a in page.tags if tag == "use" and (a.get("class") or "").startswith(role)}
+        assert found == {f"{role} k{index}" for index in range(3)}
+    ids = {a["id"] for _, a in page.tags if "id" in a}
+    assert {a["href"][1:] for tag, a in page.tags if tag == "use"} <= ids
+    for index in range(10):
+        assert re.search(rf"\.k{index} {{ --class: #[0-9a-f]{{6}}; }}", text)
+    assert 'class="swatch' not in text
+    assert text.count('<use class="reference"') == 3 * text.count('<article class="case">')
+
+
+def test_classes_are_told_by_name_with_intervals_for_every_arm(hearts: str) -> None:
+    table = hearts[hearts.index("<h3>By class</h3>") :].partition("</table>")[0]
+    for name in ("right_ventricle", "myocardium", "left_ventricle"):
+        assert f'<th scope="row">{name}</th>' in table
+    assert len(re.findall(r'class="interval">\d', table)) == 3 * 4 * 4
+
+
+def test_each_of_several_teachers_has_its_label_its_shape_and_its_gain(hearts: str, text: str) -> None:
+    for style, name in (("teacher", "wide"), ("teacher t2", "words")):
+        assert f'<article class="card {style}">' in hearts
+        assert f'class="line {style}"' in hearts
+        assert f"Teacher {name} over control" in hearts
+        assert re.search(rf'class="panel {style}">', hearts)
+    shapes = [re.search(rf'card {style}">\s*<h2>(<svg.*?</svg>)', hearts) for style in ("teacher", "teacher t2")]
+    assert shapes[0] is not None
+    assert shapes[1] is not None
+    assert shapes[0][1] != shapes[1][1]
+    assert "another network: unet_r50, base" in hearts
+    assert "The teacher-words reads its reports" in hearts
+    assert "teacher t2" not in text
+    assert "Teacher over control" in text
+
+
+def test_every_family_of_metrics_states_its_rule(text: str) -> None:
+    families = re.findall(r'<tr class="family"><th[^>]*><span>(.*?)</span>(?:<span class="rule">: (.*?)</span>)?', text)
+    assert ("As MONAI averages: absent structures dropped", FAMILIES[-1].rule) in families
+    assert any(title.startswith("As published for TransUNet") and "a missed one" in rule for title, rule in families)
+    assert "Holm corrects within a family of metrics" in text
+
+
+def test_operations_are_among_the_costs(text: str, run: Path, tmp_path: Path) -> None:
+    cost = text[text.index('<section id="cost">') :]
+    assert re.search(r"GFLOPs.*12\.3<.*0\.567<|GFLOPs.*0\.567<.*12\.3<", cost, re.DOTALL)
+    copy = shutil.copytree(run, tmp_path / "older")
+    summary = read_json(copy / "summary.json")
+    for entry in summary["arms"].values():
+        del entry["gflops"], entry["dice_transunet"], entry["hd95_nan_ignore"]
+    del summary["scored"]
+    write_json(copy / "summary.json", summary)
+    older = write_report(copy).read_text(encoding="utf-8")
+    assert "As published for TransUNet" not in older
+    assert "Each case by itself" in older

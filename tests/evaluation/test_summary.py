@@ -153,17 +153,17 @@ def test_each_of_several_teachers_is_compared_and_called_by_its_name() -> None:
     arms = several() | {"teacher-big": fabricate_rows(arm="teacher-big", gain=-0.05)}
     found = summarise(arms, name="x", settings=QUICK, probes={"teacher-words": probes(0.08)})
     assert list(found["gains"]) == ["student_over_control", "teacher-big_over_control", "teacher-words_over_control"]
-    assert any(text.startswith("The teacher big is no better than the control") for text in found["warnings"])
+    assert any(text.startswith("The teacher-big is no better than the control") for text in found["warnings"])
     assert set(found["probes"]) == {"teacher-words"}
-    assert found["probes"]["teacher-words"]["message"].startswith("The teacher words hardly reads")
+    assert found["probes"]["teacher-words"]["message"].startswith("The teacher-words hardly reads")
     assert found["probes"]["teacher-words"]["message"] in found["warnings"]
 
 
 def test_several_teachers_without_a_student_are_told_in_one_sentence() -> None:
     arms = {name: rows for name, rows in several().items() if name != "student"}
     told = summarise(arms, name="x", settings=QUICK)["answer"]
-    assert told.startswith("Nothing was distilled; over the control, in Dice points: teacher big ")
-    assert "teacher words" in told
+    assert told.startswith("Nothing was distilled; over the control, in Dice points: teacher-big ")
+    assert "teacher-words" in told
 
 
 def test_scores_of_volumes_are_told_as_volumes_of_patients() -> None:

@@ -31,15 +31,13 @@ def gains(arms: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def spoken(arm: str) -> str:
-    """An arm within a sentence: `distilled student`, `control`, `teacher`, `teacher NAME`."""
-    if is_teacher(arm):
-        return arm.replace("-", " ", 1)
-    return {"student": "distilled student"}.get(arm, arm)
+    """An arm within a sentence: `distilled student`, `control`, `teacher`, `teacher-NAME`."""
+    return "distilled student" if arm == "student" else arm
 
 
 def label(arm: str) -> str:
     """An arm as a heading: `Teacher NAME`."""
-    told = spoken(arm)
+    told = spoken(arm).replace("-", " ", 1)
     return told[:1].upper() + told[1:]
 
 

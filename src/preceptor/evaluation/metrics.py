@@ -41,7 +41,10 @@ METRIC_NAMES = {
 
 @dataclass(frozen=True)
 class Family:
-    """Metrics that follow one convention, with the convention in words. p-values are corrected within a family."""
+    """Metrics that follow one convention, with the convention in words. p-values are corrected within a family.
+
+    `{scored}` in the words stands for what one score is of: case, slice or volume.
+    """
 
     title: str
     metrics: tuple[str, ...]
@@ -49,11 +52,11 @@ class Family:
 
 
 FAMILIES = (
-    Family("Case by case, at the image's own resolution", CASE_METRICS),
+    Family("Each {scored} by itself, at its own resolution", CASE_METRICS),
     Family(
         "Pooled, as published for TextFreeKD and LanGuideMedSeg",
         ("dice_pooled", "iou_pooled"),
-        "pixels of all cases together",
+        "the pixels of all {scored}s together",
     ),
     Family(
         "Image mean, as published for LViT and C2FVL",
@@ -75,8 +78,8 @@ FAMILIES = (
 POLICY = (
     "Reference and prediction both present: computed. Reference present, prediction empty (missed) and reference "
     "empty, prediction not (false alarm): Dice, IoU, precision, recall and surface Dice are 0, and HD95 and ASSD are "
-    "the image diagonal. Both empty (correct rejection): overlaps are 1 and distances 0; the number of such cases is "
-    "shown beside the mean."
+    "the diagonal of the image or volume. Both empty (correct rejection): overlaps are 1 and distances 0; the number "
+    "of such cases is shown beside the mean."
 )
 
 
