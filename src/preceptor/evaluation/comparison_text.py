@@ -90,7 +90,9 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
     told = []
     if result["unfinished"]:
         names = ", ".join(item["run"] for item in result["unfinished"])
-        told.append(f"{len(result['unfinished'])} runs did not end and are missing from every figure here: {names}.")
+        are = "is" if len(result["unfinished"]) == 1 else "are"
+        runs = counted(len(result["unfinished"]), "run")
+        told.append(f"{runs} did not end and {are} missing from every figure here: {names}.")
     if any(gain["few"] for entry in entries for gain in entry["gain"].values()):
         told.append(f"Fewer than six {shared(result)}: intervals and ranks are rough, and no p-value is given.")
     told += _weak_teachers(entries, called)

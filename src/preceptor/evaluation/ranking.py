@@ -103,7 +103,8 @@ def rank_stability(
         draws.append(part.metrics_of(resampled(totals, settings.bootstrap, seed))[:, index])
     ranks = _ranks(sign * np.array(centres)[None])[0]
     drawn = _ranks(sign * np.stack(draws, axis=1))
-    tails = (1 - settings.confidence) / 2, (1 + settings.confidence) / 2
+    tail = round((1 - settings.confidence) / 2, 12)  # else 0.95 leaves a little more than 0.025
+    tails = tail, 1 - tail
     low, high = np.quantile(drawn, tails, axis=0, method="inverted_cdf")
     return {
         name: {
