@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from preceptor.data.case import Case
 from preceptor.data.layouts import read_cases
 from preceptor.data.transforms import Preprocessing
 from preceptor.delivery.package import load_package, save_package
 from preceptor.errors import UserError
-from preceptor.judging import Judge, evaluate_package, join_tables, judge_seed
+from preceptor.judging import Judge, distances_in, evaluate_package, join_tables, judge_seed, scored
 from preceptor.learning.arm import build_network, segmentor_of
 from preceptor.progress import Progress
 from preceptor.recipe import Recipe, validate_recipe
@@ -118,3 +119,18 @@ def test_a_teacher_without_anything_to_probe_leaves_no_probes(small_recipe: dict
         chosen = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"probes": probes})})
         judge_seed(tmp_path, chosen, cases, 0, features, Progress(), "judge")
         assert not (tmp_path / "probes.csv").exists()
+
+
+def test_what_is_scored_and_the_unit_of_its_distances_are_told(small_data: Path, tmp_path: Path) -> None:
+    import nibabel
+
+    nibabel.save(nibabel.Nifti1Image(np.zeros((6, 5, 2), np.float32), np.diag([1.5, 1.5, 8, 1])), tmp_path / "a.nii")
+    picture = Case("a", small_data / "images" / "c12.png")
+    files = {"pixel": picture, "voxel": replace(picture, volume="v"), "mm": Case("n", tmp_path / "a.nii", slice=0)}
+    files["mm"] = replace(files["mm"], volume="n")
+    for unit, case in files.items():
+        assert distances_in([case], "auto") == unit
+    assert distances_in([files["voxel"]], "slice") == "pixel"
+    assert scored([files["mm"]], "auto") == "volume"
+    assert scored([files["mm"]], "slice") == "slice"
+    assert scored([picture, files["mm"]], "auto") == "case"

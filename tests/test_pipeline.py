@@ -39,6 +39,7 @@ def test_summary_holds_the_agreed_keys(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text(encoding="utf-8"))
     assert summary["cases"] == 6
     assert summary["seeds"] == [0, 1]
+    assert (summary["scored"], summary["unit"]) == ("case", "pixel")
     for arm, needs in (("teacher", "report"), ("control", "none"), ("student", "none")):
         found = summary["arms"][arm]
         for metric in ("dice", "iou", "hd95", "assd", "surface_dice", "dice_pooled", "dice_image_mean"):
@@ -46,6 +47,7 @@ def test_summary_holds_the_agreed_keys(finished: Path) -> None:
         assert found["needs"] == needs
         assert found["parameters"] > 0
         assert found["latency_ms"] > 0
+        assert found["gflops"] > 0
     for gain in ("student_over_control", "teacher_over_control"):
         assert set(summary["gains"][gain]["dice"]) >= {"mean", "low", "high", "p"}
     assert summary["arms"]["student"]["parameters"] == summary["arms"]["control"]["parameters"]
