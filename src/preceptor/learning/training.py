@@ -22,6 +22,7 @@ from torch import nn
 from preceptor.data.loading import Batch, EvaluationLoader, TrainingLoader
 from preceptor.errors import Interrupted, RecipeError, TrainingError
 from preceptor.learning.checkpoints import load_checkpoint, load_optimizer, save_checkpoint
+from preceptor.learning.memory_layout import channels_may_lie_last
 from preceptor.learning.optimization import learning_rate, make_optimizer
 from preceptor.learning.tasks import Distilled, Supervised
 from preceptor.learning.trace import NoTrace, Trace, write_table
@@ -115,14 +116,15 @@ class Training:
         self.bare, self.position = task, Position()
         self.trace = (Trace if fabric.is_global_zero else NoTrace)(folder / "steps.csv")
         self.stop_asked = False
-        if settings.channels_last:
+        self.channels_last = settings.channels_last and channels_may_lie_last(task, fabric.device)
+        if self.channels_last:
             task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = make_optimizer(settings, [p for p in task.parameters() if p.requires_grad], fabric.device)
         self.task, self.optimizer = fabric.setup(task, optimizer)
         if isinstance(task, Distilled):
             for teacher in task.teachers.values():
                 teacher.to(fabric.device)
-                if settings.channels_last:
+                if self.channels_last:
                     teacher.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.validation = Validation(fabric, validation, self._ready)
 
@@ -180,7 +182,7 @@ class Training:
 
     def _ready(self, batch: Batch) -> Batch:
         batch = batch.to(self.fabric.device)
-        if self.settings.channels_last:
+        if self.channels_last:
             batch.image = batch.image.contiguous(memory_format=torch.channels_last)
         return batch
 
