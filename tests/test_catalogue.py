@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from preceptor.catalogue import Entry, catalogue, choices, render
-from preceptor.distillers.zoo import DISTILLERS
+from preceptor.distillers.zoo import DISTILLERS, PRESETS
 from preceptor.evaluation.scores import METRICS
 from preceptor.learning.losses import LOSSES
 from preceptor.learning.privilege import PRIVILEGES
@@ -29,6 +29,7 @@ def words(part, name):
     [
         ("segmentors", list(SEGMENTORS)),
         ("distillers", list(DISTILLERS)),
+        ("presets", list(PRESETS)),
         ("privileges", list(PRIVILEGES)),
         ("losses", list(LOSSES)),
         ("losses", words(TrainingRecipe, "loss")),
@@ -67,6 +68,9 @@ def test_options_stand_with_their_defaults_as_a_recipe_writes_them(sections):
     assert "temperature=0.07, official_temperature=false" in text
     assert "variant=textfreekd, widths=null" in text
     assert "pretrained=" not in text
+    presets = render({"presets": sections["presets"]})
+    assert "kd 10, dkd 5.24288" in presets
+    assert "kd.temperature=2.0, kd.reduction=element" in presets
 
 
 def test_lines_are_wrapped_below_themselves_where_a_terminal_is_narrow():

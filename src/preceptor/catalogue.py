@@ -99,6 +99,7 @@ def catalogue() -> dict[str, list[Entry]]:
         "distillers": [
             Entry(name, _sentence(line), distillers.options_of(name)) for name, line in distillers.describe()
         ],
+        "presets": [Entry(name, *_preset(parts)) for name, parts in distillers.PRESETS.items()],
         "privileges": [Entry(name, _first_sentence(view)) for name, view in PRIVILEGES.items()],
         "encoders": _entries([*encoders(), ("...", "Any other BERT, by Hugging Face id and revision, or by folder")]),
         "losses": [Entry(name, _first_sentence(loss)) for name, loss in LOSSES.items()],
@@ -111,6 +112,13 @@ def catalogue() -> dict[str, list[Entry]]:
         "architectures": _entries(ARCHITECTURES.items()),
         "choices": [Entry(key, ", ".join(map(str, words))) for key, words in choices(Recipe) if key not in _EXPLAINED],
     }
+
+
+def _preset(parts: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A preset's line, and its options by distiller: `cwd.temperature`."""
+    weights = ", ".join(f"{name} {part.weight:g}" for name, part in parts.items())
+    chosen = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.options.items()}
+    return f"Published with the weights {weights}", chosen
 
 
 def _own_options(name: str) -> dict[str, Any]:
