@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from preceptor.errors import RecipeError, StorageError, UntrustedFileError
-from preceptor.originals import missformer, monai_networks, resnets, textguided, transunet
+from preceptor.originals import c2fvl, missformer, monai_networks, resnets, textguided, transunet
 from preceptor.originals.base import Original
 from preceptor.segmentors import zoo
 from preceptor.segmentors.base import Condition, Segmentor
@@ -27,6 +27,7 @@ ARCHITECTURES: dict[str, Original] = {
     "textfreekd-teacher": textguided.TEACHER,
     "textfreekd-student": textguided.STUDENT,
     "languide": textguided.LANGUIDE,
+    "c2fvl": c2fvl.C2FVL,
     "fcn": resnets.FCN,
     "unet": resnets.UNET,
     "attention_unet": resnets.ATTENTION_UNET,

@@ -14,6 +14,8 @@ from preceptor.segmentors.convolution import enlarge
 from preceptor.storage import read_tensors, write_tensors
 
 REPORT = Condition("report", 6, 10)
+CONDITIONS = {"c2fvl": Condition("attributes", 1, 8)}
+"""What a segmentor is shown, where it is not REPORT."""
 SMALL = {"widths": [8, 16, 24, 32], "depths": [1, 1, 2, 1], "layer_scale": 1.0}
 
 CASES = {
@@ -35,6 +37,9 @@ CASES = {
     "mednext": ("mednext", {"width": 4, "blocks": [1] * 9}),
     "mednext-sides": ("mednext", {"width": 4, "variant": "S", "kernel_size": 5, "auxiliary": True}),
     "swin_unetr": ("swin_unetr", {"size": "tiny", "depths": [2, 1, 1, 1]}),
+    "c2fvl": ("c2fvl", {"width": 8, "image_size": [48, 32]}),
+    "c2fvl-affine": ("c2fvl", {"width": 8, "gate": "affine"}),
+    "c2fvl_free": ("c2fvl_free", {"width": 8}),
     "monai": ("monai", {"size": "tiny", "taps": {"deep": ["model.1.submodule.1", "encoder"], "up": "model.2"}}),
 }
 
@@ -52,11 +57,16 @@ def case(request):
     return CASES[request.param]
 
 
+def shown(name):
+    """The condition that this segmentor is built for; those that take none ignore it."""
+    return CONDITIONS.get(name, REPORT)
+
+
 def make(case, in_channels=3, classes=2):
     """The network, its parameters shaken, since those that start at 0 (a residual block's last norm) hide others."""
     torch.manual_seed(0)
     name, options = case
-    network = zoo.build(name, in_channels=in_channels, classes=classes, condition=REPORT, **options)
+    network = zoo.build(name, in_channels=in_channels, classes=classes, condition=shown(name), **options)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
@@ -77,6 +87,10 @@ def inputs(network, batch=2, size=None):
     condition = network.condition
     if condition is None:
         return (image,)
+    if condition.kind == "attributes":
+        facts = torch.randint(0, 3, (batch, condition.width), generator=generator).float()
+        facts[:, 2] = math.nan  # not known
+        return image, facts
     return image, torch.randn(batch, condition.length, condition.width, generator=generator)
 
 
@@ -162,7 +176,8 @@ def test_a_network_that_needs_the_image_alone_has_no_condition(case):
 def test_every_parameter_gets_a_gradient(case):
     network = make(case).eval()  # batch statistics would take the gradient of a bias before them
     found = network(*inputs(network))
-    sum(output.float().square().mean() for output in (found.logits, *found.auxiliary)).backward()
+    outputs = (found.logits, *found.auxiliary, *network.own_losses(found).values())
+    sum(output.float().square().mean() for output in outputs).backward()
     without = [
         name
         for name, parameter in network.named_parameters()
@@ -175,7 +190,8 @@ def test_a_step_of_training_is_finite(case):
     network = make(case).train()
     found = network(*inputs(network, batch=3))
     assert len(found.auxiliary) == network.side_heads
-    sum(output.float().square().mean() for output in (found.logits, *found.auxiliary)).backward()
+    outputs = (found.logits, *found.auxiliary, *network.own_losses(found).values())
+    sum(output.float().square().mean() for output in outputs).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
@@ -209,7 +225,7 @@ def test_state_survives_storage(case, tmp_path):
     state, _ = read_tensors(tmp_path / "weights.safetensors")
     torch.manual_seed(7)
     name, options = case
-    other = zoo.build(name, in_channels=3, classes=2, condition=REPORT, **options)
+    other = zoo.build(name, in_channels=3, classes=2, condition=shown(name), **options)
     other.load_state_dict(state)
     given = inputs(network)
     assert torch.equal(network.eval()(*given).logits, other.eval()(*given).logits)
@@ -281,7 +297,9 @@ def test_a_misspelt_name_or_option_is_met_with_the_nearest():
 def test_the_dial_orders_the_sizes(name):
     with torch.device("meta"):
         sizes = [
-            sum(p.numel() for p in zoo.build(name, in_channels=3, classes=2, size=s, condition=REPORT).parameters())
+            sum(
+                p.numel() for p in zoo.build(name, in_channels=3, classes=2, size=s, condition=shown(name)).parameters()
+            )
             for s in ("tiny", "small", "base")
         ]
     assert sizes == sorted(sizes)

@@ -25,12 +25,15 @@ class Golden:
         assert spec.loader is not None
         fill = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(fill)
+        self.fill = fill
         facts = json.loads((FOLDER / f"{name}.json").read_text())
         self.config = SimpleNamespace(**facts["config"])
         self.unused = set(facts.get("unused", ()))
         self.state = {key: torch.tensor(fill.tensor(key, tuple(shape))) for key, shape in facts["state"]}
         self.inputs = {
-            key.partition(".")[0]: torch.from_numpy(fill.array(key, tuple(item["shape"]), item["low"], item["high"]))
+            key.partition(".")[0]: torch.tensor(item["values"])
+            if "values" in item
+            else torch.from_numpy(fill.array(key, tuple(item["shape"]), item["low"], item["high"]))
             for key, item in facts["inputs"].items()
         }
         self._outputs = facts["outputs"]

@@ -18,11 +18,13 @@ class Segmentation(NamedTuple):
     logits: [B, C, H, W] at the input's size; C = 1 is the foreground logit of a binary problem.
     features: from tap name to [B, C_k, H_k, W_k]; "logits" is there where the head answers at a coarser stride.
     auxiliary: further logits [B, C, h, w] of side heads, each at its own stride, in the order the segmentor documents.
+    aligned: maps [B, C, H, W] that are no answers, but that `Segmentor.own_losses` compares.
     """
 
     logits: Tensor
     features: dict[str, Tensor]
     auxiliary: tuple[Tensor, ...] = ()
+    aligned: tuple[Tensor, ...] = ()
 
     @property
     def native(self) -> Tensor:
@@ -49,12 +51,20 @@ class Tap:
 class Condition:
     """What a privileged segmentor is shown besides the image.
 
-    kind "report": token features [B, length, width]; kind "attributes": [B, width], length 1.
+    kind "report": token features [B, length, width]. kind "attributes": coded facts [B, width], length 1, NaN where
+    one is unknown; a network answers to unknown ones alone as if it were shown none.
     """
 
     kind: Literal["report", "attributes"]
     length: int
     width: int
+
+    @property
+    def described(self) -> str:
+        """What must be given with every image, in words."""
+        if self.kind == "report":
+            return f"a report as token features [{self.length}, {self.width}]"
+        return f"{self.width} coded attributes"
 
 
 class Segmentor(nn.Module):
@@ -78,6 +88,10 @@ class Segmentor(nn.Module):
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Segmentation:
         """image: [B, in_channels, H, W] float, normalised; condition: as `self.condition` says, or None."""
         raise NotImplementedError
+
+    def own_losses(self, found: Segmentation) -> dict[str, Tensor]:
+        """Named float32 scalars on which this network is trained besides the segmentation loss; most have none."""
+        return {}
 
 
 def require_divisible(image: Tensor, divisor: int, name: str) -> None:

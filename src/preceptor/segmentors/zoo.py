@@ -9,6 +9,7 @@ from preceptor import plugins
 from preceptor.errors import RecipeError
 from preceptor.segmentors.attention_unet import AttentionUNet
 from preceptor.segmentors.base import Condition, Segmentor, Size
+from preceptor.segmentors.c2fvl import C2FVL, C2FVLFree
 from preceptor.segmentors.fcn import FcnR18, FcnR50
 from preceptor.segmentors.guided import Guided
 from preceptor.segmentors.mednext import MedNeXt
@@ -31,6 +32,8 @@ SEGMENTORS: dict[str, Callable[..., Segmentor]] = {
     "transunet": TransUNet,
     "mednext": MedNeXt,
     "swin_unetr": SwinUNETR,
+    "c2fvl": C2FVL,
+    "c2fvl_free": C2FVLFree,
     "monai": monai_network,
 }
 """Name to builder: keyword arguments in_channels, classes, size, its options, and `condition` where it takes one.
@@ -52,6 +55,8 @@ _LINES = {
     "transunet": "TransUNet: a ResNet and a vision transformer encode, a cascade with skips decodes",
     "mednext": "MedNeXt: a U-Net of ConvNeXt-like blocks, down and up paths included (needs MONAI)",
     "swin_unetr": "Swin UNETR: a Swin transformer encodes, convolution blocks decode (needs MONAI)",
+    "c2fvl": "C2FVL: a U-Net with token encoders whose skips are multiplied by coded report attributes",
+    "c2fvl_free": "C2FVL's network without attributes, from the image alone: its report-free student",
     "monai": "any two-dimensional segmentation network of MONAI, by its class name (needs MONAI)",
 }
 
@@ -100,9 +105,9 @@ def build(
     if "condition" in inspect.signature(builder).parameters:
         if condition is None:
             raise RecipeError(
-                "this segmentor is guided by reports, but is shown none",
+                "this segmentor reads reports or attributes of them, but is shown none",
                 where=f"segmentor {name}",
-                remedy="set the privilege `report`, or choose a segmentor that needs the image alone",
+                remedy="set the privilege `report` or `attributes`, or choose a segmentor that needs the image alone",
             )
         given["condition"] = condition
     return builder(**given)
