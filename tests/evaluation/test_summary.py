@@ -170,3 +170,5 @@ def test_scores_of_volumes_are_told_as_volumes_of_patients() -> None:
     found = summarise(three_arms(20, groups=10), name="x", settings=QUICK, unit="voxel", scored="volume")
     assert "20 volumes of 10 patients, 1 seed" in found["answer"]
     assert (found["unit"], found["scored"]) == ("voxel", "volume")
+    few = summarise(three_arms(8, groups=4), name="x", settings=QUICK, scored="volume")["answer"]
+    assert few.startswith("Too few patients to tell")

@@ -50,7 +50,8 @@ def _comparison(summary: Mapping[str, Any], gain: Mapping[str, Any], ours: str, 
         span = "no interval"
     facts = f"{span}, {p_text(gain['p'])}; {_size(summary)}"
     if gain["few"]:
-        return f"Too few cases to tell whether {ours} beats {theirs}: {points(gain['mean'])} Dice points ({facts})."
+        scarce = "patients" if summary.get("scored") == "volume" and summary.get("groups") else "cases"
+        return f"Too few {scarce} to tell whether {ours} beats {theirs}: {points(gain['mean'])} Dice points ({facts})."
     significant = gain["p"] < 1 - confidence
     if significant and gain["low"] > 0:
         return f"{_capital(ours)} beats {theirs} by {points(gain['mean'])} Dice points ({facts})."
