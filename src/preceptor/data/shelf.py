@@ -91,8 +91,8 @@ def build_shelf(
     """The shelf of `cases` below `folder`: opened where a sound one exists, built otherwise.
 
     labels, mask_rule, ignore: as in the recipe. Changed files, order, or settings give another shelf; a damaged one is
-    built again. Raises DataError that names case and file where one cannot be read, has no mask while others do, or has a
-    mask of another shape; StorageError where the disk has too little space.
+    built again. Raises DataError that names case and file where one cannot be read, has no mask while others do, or
+    has a mask of another shape; StorageError where the disk has too little space.
     """
     cases = tuple(cases)
     if not cases:
