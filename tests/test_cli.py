@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,15 +17,22 @@ from typer.testing import CliRunner
 
 from preceptor import __version__, cli
 from preceptor.catalogue import catalogue
+from preceptor.compare import Compared
 from preceptor.data.transforms import Preprocessing
 from preceptor.delivery.package import save_package
 from preceptor.errors import Interrupted
+from preceptor.launching import Ended
 from preceptor.recipe import read_recipe, shipped_recipes, validate_recipe
 from preceptor.segmentors import zoo
 from preceptor.storage import read_json
 from preceptor.text.features import ReportFeatures
 
-VERBS = ("demo", "run", "check", "embed", "evaluate", "predict", "report", "import-weights", "list", "show")
+from .evaluation.comparisons import fabricate_result
+
+VERBS = (
+    *("demo", "run", "check", "embed", "evaluate", "predict", "compare", "report", "convert", "import-weights"),
+    *("list", "show"),
+)
 
 
 def invoke(*arguments):
@@ -137,7 +145,7 @@ def test_version():
         (["run", "textfreekd/published", "--set", "data.root=absent"], "data.labels is missing"),
         (["check", "absent"], "neither a data folder, nor a recipe file, nor a shipped recipe"),
         (["check", ".", "--label", "lesion"], "a label is not of the form name=value"),
-        (["check", ".", "--layout", "nnunet"], "data.layout: Input should be 'auto', 'lvit'"),
+        (["check", ".", "--layout", "zip"], "data.layout: Input should be 'auto', 'lvit'"),
         (["check", "."], "no known layout"),
         (["embed", "absent", "-o", "x.safetensors"], "neither a data folder"),
         (["evaluate", "absent"], "there is no such run folder or package"),
@@ -145,6 +153,21 @@ def test_version():
         (["evaluate", ".", "."], "no known layout"),
         (["evaluate", ".", ".", "--split", "tset"], "no such split"),
         (["predict", "absent", "x.png", "-o", "masks"], "this is no package"),
+        (["compare", "absent"], "there is no such matrix file"),
+        (["compare", ".", "absent", "-o", "x"], "either one matrix or several run folders"),
+        (["compare", "."], "finished runs are compared into a folder, which is missing"),
+        (["compare", ".", "-o", "x"], "this is no judged run"),
+        (["compare", ".", "-o", "x", "--set", "seeds=[1]"], "nothing is run to compare finished runs"),
+        (["compare", "zoo/acdc", "--intersect"], "the runs of a matrix are judged on the same cases"),
+        (["compare", "zoo/acdc", "--launcher", "ray"], "no such launcher"),
+        (["compare", "zoo/acdc", "--cluster", "a=1"], "--cluster is for --launcher slurm"),
+        (["compare", "zoo/acdc", "--launcher", "slurm", "--devices", "0"], "a cluster deals its devices itself"),
+        (["compare", "zoo/acdc", "--launcher", "slurm", "--cluster", "a"], "not of the form key=value"),
+        (["compare", "zoo/acdc", "--set", "studnets.a=1"], "studnets: unknown key; did you mean students?"),
+        (["compare", "zoo/acdc", "--set", "recipe.training.epocs=3"], "training.epocs: unknown key"),
+        (["compare", "zoo/acdc", "--set", "recipe.data.root=absent"], "the data folder does not exist"),
+        (["convert", "absent", "-o", "x"], "neither a data folder"),
+        (["convert", ".", "-o", "x", "--to", "lvit"], "no such layout to write"),
         (["report", "absent"], "this is no judged run folder"),
         (["import-weights", "absent", "-o", "x", "--architecture", "resnet"], "textfreekd-student"),
         (["import-weights", "absent", "-o", "x", "--architecture", "languide"], "the checkpoint does not exist"),
@@ -189,6 +212,58 @@ def test_a_stopped_run_says_how_to_go_on(raised, expected, command, monkeypatch)
     assert code == expected
     assert "the same command goes on" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("raised", "expected"), [(KeyboardInterrupt(), 130), (Interrupted("compare"), 143)])
+def test_a_stopped_comparison_says_how_to_go_on(raised, expected, command, monkeypatch):
+    def stopped(*_, **__):
+        raise raised
+
+    monkeypatch.setattr("preceptor.compare.compare_matrix", stopped)
+    code, _, err = command("compare", "zoo/acdc")
+    assert code == expected
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("unfinished", "expected"), [({}, 0), ({"a--b--kd": Ended("failed", "no mask")}, 1)])
+def test_a_comparison_prints_its_table_and_what_did_not_end(unfinished, expected, command, monkeypatch, tmp_path):
+    listed = [
+        {"run": name, "state": end.state, "reason": end.reason, "log": "x.txt"} for name, end in unfinished.items()
+    ]
+    result = fabricate_result(unfinished=listed)
+    given = {}
+
+    def compared(matrix, folder, launcher, progress):
+        given.update(folder=folder, slots=launcher.slots, devices=launcher.devices, seeds=matrix.seeds)
+        return Compared(tmp_path, result, tmp_path / "comparison.html", unfinished)
+
+    monkeypatch.setattr("preceptor.compare.compare_matrix", compared)
+    code, out, err = command("compare", "zoo/acdc", "--devices", "0,2", "--set", "seeds=[5]", "-o", tmp_path)
+    assert code == expected
+    assert given == {"folder": tmp_path, "slots": 2, "devices": ("0", "2"), "seeds": [5]}
+    assert out.startswith("rank ")
+    assert out.splitlines()[-2:] == [result["answer"], str(tmp_path / "comparison.html")]
+    if unfinished:
+        assert err.splitlines() == [
+            "1 run did not end; the same command tries again:",
+            "  a--b--kd: failed no mask",
+            f"    see {tmp_path / 'x.txt'}",
+        ]
+
+
+def test_a_matrix_goes_to_a_folder_of_its_name_and_one_run_at_a_time(command, monkeypatch):
+    given = {}
+
+    def compared(matrix, folder, launcher, progress):
+        given.update(folder=folder, slots=launcher.slots)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("preceptor.compare.compare_matrix", compared)
+    command("compare", "zoo/acdc")
+    assert given == {"folder": Path("runs/acdc"), "slots": 1}
+    command("compare", "zoo/acdc", "--jobs", "3")
+    assert given["slots"] == 3
 
 
 # Names and recipes

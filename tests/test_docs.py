@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from preceptor import plainyaml
+from preceptor.matrix import Matrix, cells
 from preceptor.recipe import Recipe, merge, read_recipe, validate_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -100,6 +101,9 @@ def test_every_change_of_a_command_names_a_recipe_key(page: str) -> None:
     for line, _ in commands(page):
         for change in re.findall(r"--set ([\w.]+)=", line):
             key = re.sub(r"\.\d+\b", "[]", change).replace("teacher.training.", "training.")
+            if line.startswith("preceptor compare ") and key not in Matrix.model_fields:
+                assert key.startswith("recipe."), f"{line}: {change} is no key of a matrix"
+                key = key.removeprefix("recipe.")
             assert key in known or "options" in key, f"{line}: {change} is no key"
 
 
@@ -119,6 +123,9 @@ def test_every_recipe_in_a_block_is_valid(page: str) -> None:
     }
     for text in blocks(page, "yaml"):
         content = plainyaml.parse(text)
+        if "distillers" in content:
+            assert cells(Matrix.model_validate(content), Path("runs"))
+            continue
         whole = "name" in content and "student" in content
         validate_recipe(content if whole else merge(base, content), where=page)
 

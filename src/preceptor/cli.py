@@ -292,7 +292,7 @@ def report(folder: Annotated[Path, typer.Argument(help="A judged run folder.")])
     print(write_report(folder))
 
 
-app.command(epilog=examples("preceptor convert ACDC --to nnunet --out nnUNet_raw/Dataset027_ACDC --name ACDC"))(convert)
+app.command(epilog=examples("preceptor convert ACDC --to nnunet --out Dataset027_ACDC --name ACDC"))(convert)
 
 
 @app.command(
