@@ -61,7 +61,7 @@ def test_misspelt_key_is_answered_with_the_nearest_valid_one(content, line):
         ({"data": {"image_size": [1, 2, 3]}}, "image_size is one number or [height, width]"),
         ({"data": {"labels": {"lesion": 1.5}}}, "data.labels.lesion: "),
         ({"data": {"labels": {False: 0}}}, "data.labels: the key False is no text; put it in quotes"),
-        ({"data": {"normalize": "zscor"}}, "data.normalize: Input should be 'zscore', 'unit', 'none', 'volume_minmax'"),
+        ({"data": {"normalize": "zscor"}}, "data.normalize: Input should be 'zscore', 'unit', 'symmetric', 'none'"),
         ({"data": {"normalize": "zscor"}}, "or 'volume_percentile'; found 'zscor'"),
         ({"data": {"clip": [275, -125]}}, "clip is [low, high] with low below high"),
         ({"augment": {"zoom": [0.1, 1]}}, "augment.zoom: List should have at least 3 items"),
@@ -244,3 +244,13 @@ def test_change_inside_a_single_value_or_an_empty_list_is_refused(tmp_path):
 def test_every_shipped_recipe_is_valid_and_found_by_name():
     for name in shipped_recipes():
         assert isinstance(read_recipe(name), Recipe)
+
+
+def test_the_classes_of_another_recipe_are_not_mixed_with_ones_own(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "name: base\nstudent: {name: unguided}\ndata: {channels: 1, labels: {background: 0, heart: 1}}\n"
+    )
+    (tmp_path / "own.yaml").write_text("extends: base.yaml\nname: own\ndata: {labels: {background: 0, cell: 255}}\n")
+    data = read_recipe(tmp_path / "own.yaml").data
+    assert data.labels == {"background": 0, "cell": 255}
+    assert data.channels == 1

@@ -34,8 +34,9 @@ class Preprocessing:
     stored values are cut off at. normalize: "zscore" (after the resize, each channel to mean 0 and population standard
     deviation 1; a constant channel gives 0); "unit" (the clip's range, else unsigned integers by the range of their
     type, everything else by the picture's own range, to 0..1); "symmetric" (0..1, or the clip's or the unsigned type's
-    range, to -1..1, as MISSFormer; other values by the same factor); "none" (values as they are); or by the whole volume that
-    the picture is a slice of, before the resize, as `intensity.scale_of` tells. Other pictures are their own volume.
+    range, to -1..1, as MISSFormer; other values by the same factor); "none" (values as they are); or by the whole
+    volume that the picture is a slice of, before the resize, as `intensity.scale_of` tells. Other pictures are their
+    own volume.
     """
 
     size: tuple[int, int]
