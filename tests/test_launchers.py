@@ -1,7 +1,11 @@
 """Where runs are started: devices are dealt, threads shared, and a cluster that is not there says so."""
 
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +93,6 @@ def test_a_job_gives_the_exit_code_and_appends_to_the_log(tmp_path: Path) -> Non
 
 
 def test_a_job_that_is_queued_again_lets_its_command_save_first(tmp_path: Path) -> None:
-    import threading
-    import time
-
     program = (
         "import pathlib, signal, sys, time\n"
         "def save(*_):\n    pathlib.Path(sys.argv[1]).touch()\n    sys.exit(143)\n"
@@ -118,3 +119,27 @@ def test_jobs_run_through_submitit_and_failures_are_told(tmp_path: Path) -> None
     assert ended["bad"] == Ended("failed", "a.png: no mask")
     assert ended["after"].state == "waiting"
     assert "SUBMITIT_LOCAL_JOB_ID" in shown(tasks[0])
+
+
+def test_jobs_that_are_stopped_save_and_can_be_started_again(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, signal, sys, time\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "def save(*_):\n    (folder / 'saved').touch()\n    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "if not (folder / 'saved').exists():\n    (folder / 'begun').touch()\n    time.sleep(600)\n"
+    )
+    task = Task("a", (sys.executable, "-c", program, str(tmp_path / "a")), tmp_path / "a")
+
+    class Impatient(Submitit):
+        def start(self, task: Task, slot: int):
+            job = super().start(task, slot)
+            while not (tmp_path / "a" / "begun").exists():
+                time.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGINT)
+            return job
+
+    with pytest.raises(KeyboardInterrupt):
+        launch([task], Impatient(tmp_path, "local"), Progress())
+    assert (tmp_path / "a" / "saved").exists()
+    assert launch([task], Submitit(tmp_path, "local"), Progress())["a"] == Ended("done")

@@ -17,8 +17,10 @@ from typing import Any
 
 from preceptor.errors import RecipeError
 from preceptor.extras import require_extra
-from preceptor.launching import LOG, Job, Task
+from preceptor.launching import LOG, SECONDS, Job, Task
 
+STOP = "stop"
+"""Name of the file beside a log that asks a job to save and end, wherever it runs."""
 MINUTES = 24 * 60
 """Time limit of a job on a cluster where none is given; a job that reaches it is queued again and goes on."""
 
@@ -89,6 +91,7 @@ class Submitit:
 
     def start(self, task: Task, slot: int) -> Job:
         log = task.folder / LOG
+        log.with_name(STOP).unlink(missing_ok=True)
         try:
             return _Submitted(self.executor.submit(Logged(task.command, str(log))), log)
         except RuntimeError as error:
@@ -115,9 +118,13 @@ class Logged:
 
     def __call__(self) -> int:
         self.process = _popen(self.command, self.log)
+        stop, asked = Path(self.log).with_name(STOP), False
         try:
             while (code := self.process.poll()) is None:
-                time.sleep(0.2)
+                if not asked and stop.exists():
+                    asked = True
+                    self.process.terminate()
+                time.sleep(SECONDS)
         except BaseException:  # a cancelled job: the command saves on its own
             self.process.terminate()
             raise
@@ -129,7 +136,7 @@ class Logged:
 
         self.process.terminate()
         while self.process.poll() is None:
-            time.sleep(0.2)
+            time.sleep(SECONDS)
         return DelayedSubmission(Logged(self.command, self.log))
 
 
@@ -144,12 +151,15 @@ class _Submitted:
         if error is None:
             return int(self.job.result())
         with open(self.log, "a", encoding="utf-8") as log:
-            told = str(error).strip().splitlines() or [type(error).__name__]
-            log.write(f"error: job {self.job.job_id} of the cluster: {told[0]}\n")
+            told = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            log.write(f"error: job of the cluster: {' '.join(told[:2])}\n")
         return 1
 
     def stop(self) -> None:
-        self.job.cancel()
+        """By a file, since a scheduler's signal reaches the job and not surely the command, and soon kills both."""
+        self.log.with_name(STOP).touch()
+        if self.job.state.upper() != "RUNNING":
+            self.job.cancel()
 
     def kill(self) -> None:
         self.job.cancel()
