@@ -9,6 +9,7 @@ from preceptor.distillers.zoo import DISTILLERS, PRESETS
 from preceptor.evaluation.scores import METRICS
 from preceptor.learning.losses import LOSSES
 from preceptor.learning.privilege import PRIVILEGES
+from preceptor.matrix import shipped_matrices
 from preceptor.recipe import Recipe, TrainingRecipe, shipped_recipes
 from preceptor.recipe_data import AugmentRecipe, DataRecipe, SplitRecipe
 from preceptor.segmentors.zoo import SEGMENTORS
@@ -39,6 +40,7 @@ def words(part, name):
         ("augmentations", list(AugmentRecipe.model_fields)),
         ("metrics", list(METRICS)),
         ("recipes", list(shipped_recipes())),
+        ("matrices", list(shipped_matrices())),
         ("architectures", [*ARCHITECTURES, "backbone", "text-encoder"]),
     ],
 )

@@ -90,6 +90,7 @@ def catalogue() -> dict[str, list[Entry]]:
     from preceptor.distillers import zoo as distillers
     from preceptor.learning.losses import LOSSES
     from preceptor.learning.privilege import PRIVILEGES
+    from preceptor.matrix import read_matrix, shipped_matrices
     from preceptor.recipe import Recipe, read_recipe, shipped_recipes
     from preceptor.segmentors import zoo as segmentors
     from preceptor.text.encoders import describe as encoders
@@ -109,6 +110,7 @@ def catalogue() -> dict[str, list[Entry]]:
         "augmentations": _entries(AUGMENTATIONS.items()),
         "metrics": _entries(METRICS.items()),
         "recipes": [Entry(name, read_recipe(name).description) for name in shipped_recipes()],
+        "matrices": [Entry(name, read_matrix(name).description) for name in shipped_matrices()],
         "architectures": _entries(ARCHITECTURES.items()),
         "choices": [Entry(key, ", ".join(map(str, words))) for key, words in choices(Recipe) if key not in _EXPLAINED],
     }
