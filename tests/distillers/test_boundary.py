@@ -35,7 +35,7 @@ def scene():
     return *torch.randn(2, 2, 3, 9, 8, generator=draw), labels
 
 
-def test_contours_are_the_definition_in_one_convolution(scene):
+def test_contours_are_the_definition(scene):
     labels = scene[2]
     labels[0, :3, :2] = 255
     assert torch.equal(boundary_pixels(labels, 3), ring_by_hand(labels, 3))

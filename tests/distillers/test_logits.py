@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from preceptor.distillers.logits import PixelKL, class_logits, pixel_kl, valid_pixels
+from preceptor.distillers.logits import PixelKL, class_logits, labels_at, pixel_kl, valid_pixels
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, probabilities
 
@@ -60,7 +60,12 @@ def test_a_single_logit_keeps_its_probabilities():
 def test_label_map_follows_the_grid_of_the_logits():
     target = torch.zeros(1, 8, 8, dtype=torch.int64)
     target[:, :, :4] = 255
-    assert valid_pixels(target, (4, 4)).tolist() == [[[False, False, True, True]] * 4]
+    assert valid_pixels(labels_at(target, (4, 4))).tolist() == [[[False, False, True, True]] * 4]
+
+
+def test_nothing_is_masked_where_every_pixel_counts():
+    assert valid_pixels(None) is None
+    assert valid_pixels(torch.zeros(1, 4, 4, dtype=torch.int64)) is None
 
 
 def test_different_classes_are_refused():

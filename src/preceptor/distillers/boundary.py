@@ -1,6 +1,6 @@
 """Soft logits along the contours, where segmentations differ most.
 
-Source: the boundary term of ACF-BCKD, for planar images; its loop over classes and images is one convolution here.
+Source: the boundary term of ACF-BCKD, for planar images; its loop over classes and images is one sum here.
 """
 
 from typing import Literal
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from preceptor.distillers.logits import IGNORED, At, LogitDistiller
+from preceptor.distillers.logits import IGNORED, At, LogitDistiller, zero_elsewhere
 from preceptor.distillers.pairs import Align, Interpolation
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Tap
@@ -23,12 +23,21 @@ def boundary_pixels(labels: Tensor, classes: int) -> Tensor:
     """
     valid = labels != IGNORED
     known = torch.arange(classes, device=labels.device).reshape(1, -1, 1, 1)
-    maps = torch.cat([labels.unsqueeze(1) == known, valid.unsqueeze(1)], dim=1).float()
-    ring = torch.ones(maps.shape[1], 1, 3, 3, device=labels.device)
-    ring[..., 1, 1] = 0
-    counts = F.conv2d(maps, ring, padding=1, groups=maps.shape[1])
+    # Sums of bytes: as a convolution of floats it takes four times as long on processors.
+    maps = torch.cat([labels.unsqueeze(1) == known, valid.unsqueeze(1)], dim=1).to(torch.uint8)
+    above, here, below = _shifted(maps, 2)
+    left, middle, right = _shifted(above + here + below, 3)
+    counts = left + middle + right - maps
     having, neighbours = counts[:, :-1], counts[:, -1:]
     return (having > 0) & (having < neighbours) & valid.unsqueeze(1)
+
+
+def _shifted(maps: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The neighbours before, the maps themselves, and the neighbours behind along an axis; 0 outside."""
+    length = maps.shape[axis]
+    padded = F.pad(maps, (0, 0, 1, 1) if axis == 2 else (1, 1))
+    before, here, behind = (padded.narrow(axis, start, length) for start in range(3))
+    return before, here, behind
 
 
 def boundary_kl(
@@ -47,15 +56,14 @@ def boundary_kl(
     classes = student.shape[1]
     contours = boundary_pixels(labels, classes)
     sizes = contours.sum(dim=(2, 3), keepdim=True)
-    weights = (contours / sizes.clamp(min=1)).sum(dim=1, keepdim=True)
-    away = weights == 0
+    weights = (contours / sizes.clamp(min=1)).sum(dim=1)
     divergence = F.kl_div(
-        F.log_softmax(student.masked_fill(away, 0.0) / temperature, dim=1),
-        F.log_softmax(teacher.masked_fill(away, 0.0) / temperature, dim=1),
+        F.log_softmax(zero_elsewhere(student, weights > 0) / temperature, dim=1),
+        F.log_softmax(zero_elsewhere(teacher, weights > 0) / temperature, dim=1),
         log_target=True,
         reduction="none",
     )
-    total = (divergence * weights).sum() * temperature**2
+    total = (divergence.sum(dim=1) * weights).sum() * temperature**2
     return total / ((sizes > 0).sum().clamp(min=1) if reduction == "mean" else classes)
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from preceptor.distillers.base import Distiller
-from preceptor.distillers.logits import At, paired_logits, valid_pixels
+from preceptor.distillers.logits import At, labels_at, paired_logits, valid_pixels
 from preceptor.distillers.pairs import Align, FeaturePairs, Interpolation, module_key, to_one_grid, tokens
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, Tap
@@ -32,10 +32,10 @@ def channel_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, valid
     outside = ~valid.flatten(1).unsqueeze(1)
     none = outside.all(dim=-1, keepdim=True)
     # In a sample without any valid position all take part, as zeros: it has no divergence.
-    mine, theirs = mine.masked_fill(outside, 0.0), theirs.masked_fill(outside, 0.0)
-    masked = outside & ~none
-    p = F.log_softmax(theirs.masked_fill(masked, -torch.inf), dim=-1).masked_fill(masked, 0.0)
-    q = F.log_softmax(mine.masked_fill(masked, -torch.inf), dim=-1).masked_fill(masked, 0.0)
+    filling, masked = torch.where(none, 0.0, -torch.inf), outside & ~none
+    p, q = (
+        torch.where(masked, 0.0, F.log_softmax(torch.where(outside, filling, maps), dim=-1)) for maps in (theirs, mine)
+    )
     total = (p.exp() * (p - q)).sum()  # p - q is 0 where masked
     return total / ((~none).sum().clamp(min=1) * student.shape[1]) * temperature**2
 
@@ -130,5 +130,5 @@ class ChannelKL(Distiller):
     def _compare(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> Tensor:
         if self.official_reshape:
             return channel_kl_reshaped(tokens(student), tokens(teacher), self.temperature)
-        valid = valid_pixels(target, (student.shape[-2], student.shape[-1]))
-        return channel_kl(student, teacher, self.temperature, valid)
+        labels = None if target is None else labels_at(target, (student.shape[-2], student.shape[-1]))
+        return channel_kl(student, teacher, self.temperature, valid_pixels(labels))

@@ -7,7 +7,7 @@ columns are classes, and the pixels of the batch are pooled.
 import torch
 from torch import Tensor
 
-from preceptor.distillers.logits import IGNORED, At, LogitDistiller
+from preceptor.distillers.logits import At, LogitDistiller, valid_pixels, zero_elsewhere
 from preceptor.distillers.pairs import Align, Interpolation
 from preceptor.segmentors.base import Tap
 
@@ -34,7 +34,7 @@ def correlation_terms(
         rows = torch.ones((), dtype=torch.bool, device=student.device)
     else:
         rows = valid.unsqueeze(1)
-        student, teacher = student.masked_fill(~rows, 0.0), teacher.masked_fill(~rows, 0.0)
+        student, teacher = zero_elsewhere(student, valid), zero_elsewhere(teacher, valid)
     p, q = torch.softmax(student / temperature, dim=1), torch.softmax(teacher / temperature, dim=1)
     classes = p.shape[1]  # over which the probabilities of a pixel sum to 1
     inter = _distance(p - 1 / classes, q - 1 / classes, (1,), rows, classes, skip_constant)
@@ -52,8 +52,8 @@ def correlation_terms(
 
 def _centred(values: Tensor, rows: Tensor, dims: tuple[int, ...], size: Tensor) -> Tensor:
     """Less the mean over `dims` of what `rows` keeps, and 0 elsewhere."""
-    mean = values.masked_fill(~rows, 0.0).sum(dims, keepdim=True) / size.clamp(min=1)
-    return (values - mean).masked_fill(~rows, 0.0)
+    mean = torch.where(rows, values, 0.0).sum(dims, keepdim=True) / size.clamp(min=1)
+    return torch.where(rows, values - mean, 0.0)
 
 
 def _distance(
@@ -114,14 +114,13 @@ class Correlation(LogitDistiller):
         self.beta, self.gamma, self.per_image, self.skip_constant = beta, gamma, per_image, skip_constant
 
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
-        valid = None if labels is None else labels != IGNORED
         return correlation(
             student,
             teacher,
             self.temperature,
             self.beta,
             self.gamma,
-            valid,
+            valid_pixels(labels),
             per_image=self.per_image,
             skip_constant=self.skip_constant,
         )

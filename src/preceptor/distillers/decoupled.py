@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from preceptor.distillers.logits import IGNORED, LogitDistiller, comparable_logits, silenced, standardised
+from preceptor.distillers.logits import (
+    LogitDistiller,
+    comparable_logits,
+    silenced,
+    standardised,
+    valid_pixels,
+    zero_elsewhere,
+)
 from preceptor.distillers.pairs import Align, Interpolation, resize
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, Tap
@@ -34,8 +41,7 @@ def decoupled_terms(
         torch.logsumexp(theirs_rest, 1, keepdim=True),
     )
     # The margin of the label over the rest is the logit of the binary distribution.
-    s, t = mine_label - mine_total, theirs_label - theirs_total
-    target = t.sigmoid() * (F.logsigmoid(t) - F.logsigmoid(s)) + (-t).sigmoid() * (F.logsigmoid(-t) - F.logsigmoid(-s))
+    target = _binary_kl(mine_label - mine_total, theirs_label - theirs_total)
     if student.shape[1] == 2:
         return target.squeeze(1), torch.zeros_like(target).squeeze(1)
     # 0 for both at the label, where the two logarithms are -inf and their difference would be undefined.
@@ -43,6 +49,15 @@ def decoupled_terms(
     log_p = (theirs - theirs_total).scatter(1, place, 0.0)
     others = (torch.exp(theirs_rest - theirs_total) * (log_p - log_q)).sum(dim=1)
     return target.squeeze(1), others
+
+
+def _binary_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || student) of the probabilities sigmoid(x) and 1 - sigmoid(x).
+
+    It is the same with both signs changed. Where the teacher's is positive, no large terms cancel in this form.
+    """
+    size, other = teacher.abs(), torch.where(teacher < 0, -student, student)
+    return F.logsigmoid(size) - F.logsigmoid(other) + (-size).sigmoid() * (other - size)
 
 
 def decoupled_kl(
@@ -57,12 +72,13 @@ def decoupled_kl(
 
     labels: [B, H, W] int64 in 0..C-1, or 255 for pixels that take no part, whatever they hold. Zero where none is left.
     """
-    valid = labels != IGNORED
-    spoilt = ~valid.unsqueeze(1)
-    target, others = decoupled_terms(
-        student.masked_fill(spoilt, 0.0), teacher.masked_fill(spoilt, 0.0), torch.where(valid, labels, 0), temperature
-    )
-    return (alpha * target + beta * others).sum() / valid.sum().clamp(min=1) * temperature**2
+    valid = valid_pixels(labels)
+    if valid is not None:
+        student, teacher = zero_elsewhere(student, valid), zero_elsewhere(teacher, valid)
+        labels = torch.where(valid, labels, 0)
+    target, others = decoupled_terms(student, teacher, labels, temperature)
+    pixels = labels.numel() if valid is None else valid.sum().clamp(min=1)
+    return (alpha * target + beta * others).sum() / pixels * temperature**2
 
 
 class DecoupledKL(LogitDistiller):
