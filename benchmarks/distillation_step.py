@@ -35,7 +35,7 @@ def _by_hand(setting: Setting, size: str, shown: Batch) -> Callable[[], object]:
 
     def step() -> None:
         with torch.no_grad(), loop.autocast():
-            master(shown.image.to(setting.device, memory_format=loop.format), shown.report.to(setting.device))
+            master(shown.image.to(setting.device, memory_format=loop.format), shown.shown["report"].to(setting.device))
         loop.step(shown.image, shown.mask)
 
     return step

@@ -74,7 +74,7 @@ class Course:
         learning = torch.nn.ModuleList([self.student, *self.distillers.values()])
         self.loop = PlainLoop(learning, LOSS, TrainingRecipe(), setting.device, bf16=setting.bf16, channels_last=True)
         shown = batch(setting, count, side, CLASSES).to(setting.device)
-        self.batch = Batch(shown.image.to(memory_format=self.loop.format), shown.mask, shown.cases, shown.report)
+        self.batch = Batch(shown.image.to(memory_format=self.loop.format), shown.mask, shown.cases, shown.shown)
         self.tasks: dict[str, Distilled] = {}
         if with_teacher:
             teacher.to(setting.device, memory_format=self.loop.format)

@@ -91,7 +91,7 @@ def _shelf(setting: Setting, cases: list[Case]) -> Shelf:
 
 
 def _loader(setting: Setting, shelf: Shelf) -> TrainingLoader:
-    return TrainingLoader(shelf, None, AUGMENT, BATCH, setting.seed)
+    return TrainingLoader(shelf, {}, AUGMENT, BATCH, setting.seed)
 
 
 class NaiveLoader:

@@ -61,8 +61,8 @@ def _shelves(setting: Setting, cases: int) -> tuple[Shelf, Shelf]:
 def _trained(setting: Setting, seed: int, epochs: int, train: Shelf, held_out: Shelf, change: dict[str, Any]) -> float:
     settings = TrainingRecipe(epochs=epochs, batch_size=16, lr=1e-3, patience=0, validate_every=epochs, **change)
     task = Supervised(build_network(NETWORK, seed), none, LOSS)
-    loader = TrainingLoader(train, None, AUGMENT, settings.batch_size, seed)
+    loader = TrainingLoader(train, {}, AUGMENT, settings.batch_size, seed)
     folder = setting.folder / f"precision-{settings.precision}-{seed}"
-    judge = EvaluationLoader(held_out, None, settings.batch_size)
+    judge = EvaluationLoader(held_out, {}, settings.batch_size)
     position = Training(make_fabric(settings), task, loader, judge, settings, folder, seed, Progress(), "student").run()
     return position.history[-1]["val_dice_pooled"]

@@ -72,7 +72,7 @@ def batch(setting: Setting, count: int = BATCH, side: int = SIDE, classes: int =
     shades = torch.nn.functional.interpolate(image[:, :1, ::16, ::16], (side, side))[:, 0]
     mask = (torch.special.ndtr(shades) * classes).long().clamp(max=classes - 1)
     names = [f"case-{index}" for index in range(count)]
-    return Batch(image, mask, names, torch.randn(count, TOKENS, WIDTH, generator=numbers))
+    return Batch(image, mask, names, {"report": torch.randn(count, TOKENS, WIDTH, generator=numbers)})
 
 
 def plain_loop(setting: Setting, network: Segmentor) -> PlainLoop:

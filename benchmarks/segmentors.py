@@ -18,8 +18,10 @@ from preceptor.recipe import TrainingRecipe
 from preceptor.segmentors import zoo
 from preceptor.segmentors.base import Condition, Segmentor, learnable_parameters
 
-NETWORKS = tuple(name for name in zoo.SEGMENTORS if name != "monai")
-"""All with a size of their own; `monai` is any network of MONAI."""
+NETWORKS = (
+    *("guided", "unguided", "fcn_r18", "fcn_r50", "unet_r18", "unet_r50"),
+    *("attention_unet", "missformer", "transunet", "mednext", "swin_unetr"),
+)
 CLASSES = 9
 MATRIX = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the matrices whose product sets the peak."""
@@ -59,7 +61,7 @@ def _lines(setting: Setting, name: str) -> Iterator[Line]:
         contenders[f"peak {precision}"] = _product(setting, torch.bfloat16 if fast else torch.float32)
         contenders[f"forward {precision}"] = partial(_forward, loop, network, shown)
         contenders[f"step {precision}"] = partial(_step, loop, network, shown)
-    one = (shown.image[:1], *([shown.report[:1]] if network.condition else []))
+    one = (shown.image[:1], *([shown.shown["report"][:1]] if network.condition else []))
     gflops = count_flops(network.eval(), *one) / 1e9
     title = Title(name, size, count, side, learnable_parameters(network), gflops, _matrix(setting))
     taken = by_turns(contenders, 3, warm=1)
@@ -81,13 +83,13 @@ def _matrix(setting: Setting) -> int:
 def _forward(loop: PlainLoop, network: Segmentor, shown: Batch) -> None:
     network.eval()
     with loop.autocast():
-        network(shown.image.to(memory_format=loop.format), shown.report if network.condition else None)
+        network(shown.image.to(memory_format=loop.format), shown.shown["report"] if network.condition else None)
 
 
 def _step(loop: PlainLoop, network: Segmentor, shown: Batch) -> None:
     network.train()
     assert shown.mask is not None
-    loop.step(shown.image, shown.mask, shown.report if network.condition else None)
+    loop.step(shown.image, shown.mask, shown.shown["report"] if network.condition else None)
 
 
 def _line(title: Title, precision: str, taken: dict[str, list[float]]) -> Line:

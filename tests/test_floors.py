@@ -24,12 +24,12 @@ FLOORS: list[set[str]] = [
         "plugins.py",
         "__init__.py",
     },
-    {"recipe.py", "recipe_data.py", "recipe_faults.py", "folder_recipes.py"},
+    {"recipe.py", "recipe_data.py", "recipe_faults.py"},
     {"evaluation/metrics.py", "evaluation/surface.py", "evaluation/statistics.py", "segmentors/*"},
     {"distillers/*"},
     {"data/*", "text/*", "weights.py", "originals/*", "unpickle.py"},
     {"learning/*", "delivery/*", "evaluation/*"},
-    {"judging.py", "packaging.py", "preparing.py", "resuming.py"},
+    {"judging.py", "packaging.py", "preparing.py", "resuming.py", "folder_recipes.py"},
     {"pipeline.py", "matrix.py", "launching.py", "launchers.py", "catalogue.py"},
     {"compare.py"},
     {"cli.py", "cli_options.py", "cli_compare.py"},
@@ -38,7 +38,7 @@ FLOORS: list[set[str]] = [
 
 HEAVY = {
     *("monai", "lightning", "transformers", "pandas", "matplotlib", "scipy", "typer", "rich"),
-    *("nibabel", "pydicom", "h5py", "submitit"),
+    *("nibabel", "pydicom", "h5py", "submitit", "diffusers"),
 }
 LIGHT = (
     "cli.py",

@@ -36,7 +36,7 @@ def test_misspelt_changes_of_a_folder_are_refused(tmp_path):
     with pytest.raises(RecipeError, match="did you mean mask_rule"):
         data_of(str(tmp_path), changes=["data.maskrule=exact"])
     with pytest.raises(RecipeError, match=r"data\.layout"):
-        data_of(str(tmp_path), layout="nnunet")
+        data_of(str(tmp_path), layout="nonesuch")
 
 
 def test_the_reports_of_a_folder_are_embedded_with_their_mirrored_forms(tmp_path):

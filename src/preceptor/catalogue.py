@@ -101,7 +101,7 @@ def catalogue() -> dict[str, list[Entry]]:
             Entry(name, _sentence(line), distillers.options_of(name)) for name, line in distillers.describe()
         ],
         "presets": [Entry(name, *_preset(parts)) for name, parts in distillers.PRESETS.items()],
-        "privileges": [Entry(name, _first_sentence(view)) for name, view in PRIVILEGES.items()],
+        "privileges": [Entry(name, _first_sentence(privilege.view)) for name, privilege in PRIVILEGES.items()],
         "encoders": _entries([*encoders(), ("...", "Any other BERT, by Hugging Face id and revision, or by folder")]),
         "losses": [Entry(name, _first_sentence(loss)) for name, loss in LOSSES.items()],
         "layouts": _entries(LAYOUTS.items()),

@@ -22,9 +22,11 @@ def data_of(
     source: a folder, a recipe file, or the name of a shipped recipe. labels: `name=value`, the background first.
     changes: `a.b=value`. Raises RecipeError for what no recipe may hold.
     """
+    from preceptor.learning.privilege import needs_reports
+
     if not Path(source).is_dir():
         recipe = _read(source, changes)
-        return recipe.data, recipe.reports if recipe.shows("report") else None
+        return recipe.data, recipe.reports if needs_reports(recipe) else None
     data = {"root": source, "layout": layout, "labels": _labels(labels), "split": {"groups": groups}}
     recipe = _folder(data, {}, source, changes)
     return recipe.data, recipe.reports

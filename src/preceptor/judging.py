@@ -1,6 +1,6 @@
 """Judging an arm: case by case, at the original resolution, by the very code that predicts for a user.
 
-A report-guided arm is also judged with wrong reports (`text/probes.py`).
+Each arm is shown what its privilege shows, as in training; one that reads reports is also judged with wrong ones.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,21 +12,21 @@ import numpy as np
 import torch
 
 from preceptor.data.case import Case
-from preceptor.data.masks import decode_mask
-from preceptor.data.readers import Geometry, read_image, read_mask
+from preceptor.data.loading import Batch
+from preceptor.data.masks import decode_mask, resize_mask
+from preceptor.data.readers import Geometry, Picture, read_image, read_mask
 from preceptor.delivery.package import Package, load_package
-from preceptor.delivery.predict import segment
+from preceptor.delivery.predict import more_than_images, segment_prepared
 from preceptor.errors import RecipeError, UserError
 from preceptor.evaluation.cost import measure_cost
 from preceptor.evaluation.metrics import CASE_METRICS, case_metrics
 from preceptor.evaluation.scores import read_rows
 from preceptor.learning.losses import IGNORED
+from preceptor.learning.privilege import PRIVILEGES, Reader
 from preceptor.progress import Progress, callback
 from preceptor.recipe import EvaluateRecipe, Recipe
 from preceptor.recipe_data import DataRecipe
 from preceptor.storage import hash_file, read_json, replacing, write_json, write_text
-from preceptor.text.features import ReportFeatures
-from preceptor.text.probes import wrong_reports
 
 Row = dict[str, Any]
 Spacing = Sequence[float] | None
@@ -44,14 +44,14 @@ class Judge:
         package: Package,
         cases: Sequence[Case],
         seed: int,
-        features: ReportFeatures | None = None,
+        reader: Reader | None = None,
         reports: Sequence[str] | None = None,
         predictions: Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Row]:
         """A row for each case, or for each volume where the cases are slices of volumes, and foreground class.
 
-        reports: what a report-guided package is shown, one for each case. predictions: folder for PNGs of
+        reader, reports: what a package that reads is shown, a report for each case. predictions: folder for PNGs of
         class indices, one a slice.
         """
         rows: list[Row] = []
@@ -60,18 +60,14 @@ class Judge:
             predicted, reference = [], []
             for index in chosen:
                 case = cases[index]
-                condition = None
-                if package.needs == "report":
-                    assert features is not None
-                    assert reports is not None
-                    condition = features.batch([reports[index]])
                 picture = read_image(case.image, case.slice)
-                (probability,) = segment(package.network, package.preprocessing, [picture], condition)
+                assert case.mask is not None
+                stored = read_mask(case.mask, case.slice).pixels
+                text = None if reports is None else reports[index]
+                probability = self.answer(package, case, picture, stored, reader, text)
                 classes = probability.argmax(0).astype(np.uint8)
                 if predictions is not None:
                     write_prediction(predictions / f"{case.name}.png", classes)
-                assert case.mask is not None
-                stored = read_mask(case.mask, case.slice).pixels
                 predicted.append(classes)
                 data = self.data
                 reference.append(decode_mask(stored, data.labels, data.mask_rule, case.mask, data.ignore))
@@ -85,6 +81,33 @@ class Judge:
                 scores = self.scores(predicted[0], reference[0], picture.geometry.spacing)
             rows += [{"case": name, "group": first.group or "", "seed": seed, **row} for row in scores]
         return rows
+
+    def answer(
+        self,
+        package: Package,
+        case: Case,
+        picture: Picture,
+        stored: np.ndarray,
+        reader: Reader | None,
+        text: str | None,
+    ) -> np.ndarray:
+        """Class probabilities [C, H, W] of a package that is shown of a case what its privilege shows.
+
+        stored: the reference [H, W] or [H, W, 3] as in its file, seen only by a privilege that needs it.
+        """
+        privilege, size, mask = PRIVILEGES[package.needs], package.preprocessing.size, None
+        if "mask" in privilege.needs:
+            data = self.data
+            small = resize_mask(stored, size, data.labels, data.mask_rule, case.mask, data.ignore)
+            mask = torch.from_numpy(small).long()[None]
+        shown: dict[str, torch.Tensor] = {}
+        if privilege.reading is not None:
+            assert reader is not None
+            assert text is not None
+            shown = {privilege.reading.kind: reader.batch([text])}
+        image = package.preprocessing.apply(picture)[None]
+        image, condition = privilege.view(Batch(image, mask, [case.name], shown))
+        return segment_prepared(package.network, image, [picture.geometry.shape], condition)[0]
 
     def scores(self, predicted: np.ndarray, reference: np.ndarray, spacing: Spacing) -> Iterator[Row]:
         """The metrics of each foreground class; pixels whose label is to be ignored count neither way."""
@@ -136,7 +159,7 @@ def judge_seed(
     recipe: Recipe,
     cases: Sequence[Case],
     seed: int,
-    features: ReportFeatures | None,
+    reader: Reader | None,
     progress: Progress,
     name: str,
 ) -> None:
@@ -157,24 +180,25 @@ def judge_seed(
         return
     package = load_package(folder / "package")
     reports = [case.report or "" for case in cases]
-    features = features if package.needs == "report" else None
+    reading = PRIVILEGES[package.needs].reading
+    reader = reader if reading is not None else None
     judge = Judge(recipe.data, settings)
-    rows = judge.rows(package, cases, seed, features, reports, folder / "predictions", callback(progress, name))
+    rows = judge.rows(package, cases, seed, reader, reports, folder / "predictions", callback(progress, name))
     _write_rows(folder / "cases.csv", rows)
     probes: list[Row] = []
-    if features is not None and settings.probes:
-        for probe, texts in wrong_reports(reports, seed=0).items():  # every seed is probed with the same reports
+    if reading is not None and settings.probes:
+        for probe, texts in reading.probes(reports, 0).items():  # every seed is probed with the same reports
             changed = [index for index, text in enumerate(texts) if text != reports[index]]
             shown, chosen = [texts[index] for index in changed], [cases[index] for index in changed]
             counter = callback(progress, f"{name}, {probe.replace('_', ' ')} reports")
-            found = judge.rows(package, chosen, seed, features, shown, None, counter)
+            found = judge.rows(package, chosen, seed, reader, shown, None, counter)
             probes += [{**row, "probe": probe} for row in found]
     if probes:
         _write_rows(folder / "probes.csv", probes)
     else:
         (folder / "probes.csv").unlink(missing_ok=True)  # of an earlier judgement
     image = torch.zeros(1, recipe.data.channels, *recipe.data.size)
-    condition = features.batch(reports[:1]) if features is not None else None
+    condition = reader.batch(reports[:1]) if reader is not None else None
     write_json(folder / "cost.json", {**measure_cost(package.network, image, condition), "needs": package.needs})
     write_json(mark, key)
 
@@ -198,10 +222,10 @@ def evaluate_package(
     out: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, tuple[float, float, float]]:
-    """Judge a report-free package on labelled cases; writes `cases.csv` and predictions into `out`.
+    """Judge an image-only package on labelled cases; writes `cases.csv` and predictions into `out`.
 
-    Returns mean, low and high of each metric over cases and classes. Raises UserError where the package needs reports
-    or the labels name other classes than the package's.
+    Returns mean, low and high of each metric over cases and classes. Raises UserError where the package needs more
+    than the image, or the labels name other classes than the package's.
     """
     import pandas as pd
 
@@ -209,7 +233,7 @@ def evaluate_package(
 
     names = list(package.labels)
     if package.needs != "none":
-        raise UserError("this package needs reports; only image-only packages are judged here", found=package.needs)
+        raise more_than_images(package)
     if list(data.labels) != names:
         raise UserError(
             "the labels are not the package's classes",

@@ -8,15 +8,15 @@ from preceptor.delivery.package import load_package, save_package, update_card
 from preceptor.errors import RecipeError, StorageError
 from preceptor.evaluation.scores import read_rows
 from preceptor.learning.arm import build_network, check_same_view, preprocessing_of, segmentor_of
-from preceptor.recipe import Recipe
+from preceptor.learning.privilege import Reader
+from preceptor.recipe import Recipe, validate_recipe
 from preceptor.resuming import CHANGEABLE, differences
 from preceptor.storage import hash_file, read_json, read_tensors, write_bytes, write_json, write_text
-from preceptor.text.features import ReportFeatures
 
 
-def package_arm(folder: Path, recipe: Recipe, arm: str, seed: int, features: ReportFeatures | None) -> None:
+def package_arm(folder: Path, recipe: Recipe, arm: str, seed: int, reader: Reader | None) -> None:
     """Write the best state of one arm and seed as `folder/package`."""
-    segmentor = segmentor_of(recipe, arm, features)
+    segmentor = segmentor_of(recipe, arm, reader)
     segmentor.pop("pretrained")
     network = build_network(segmentor, seed)
     state, _ = read_tensors(folder / "best.safetensors")
@@ -32,7 +32,7 @@ def package_arm(folder: Path, recipe: Recipe, arm: str, seed: int, features: Rep
         "best_epoch": done["best_epoch"],
         "licence": recipe.data.licence,
         "source": recipe.data.source,
-        "encoder": features.identity if features and recipe.privilege_of(arm) == "report" else None,
+        "encoder": reader.identity if reader else None,
         "recipe": recipe.plain(),
     }
     save_package(
@@ -42,6 +42,7 @@ def package_arm(folder: Path, recipe: Recipe, arm: str, seed: int, features: Rep
         preprocessing=preprocessing_of(recipe),
         labels=recipe.data.labels,
         card=card,
+        needs=recipe.privilege_of(arm),
     )
 
 
@@ -52,9 +53,7 @@ def is_packaged(folder: Path) -> bool:
     return description.is_file() and read_json(description)["card"].get("epochs") == done["epochs"]
 
 
-def take_teacher(
-    source: Path, target: Path, recipe: Recipe, arm: str, seed: int, features: ReportFeatures | None
-) -> None:
+def take_teacher(source: Path, target: Path, recipe: Recipe, arm: str, seed: int, reader: Reader | None) -> None:
     """Copy the teacher of an arm into `target`: of another run (same seed, else its first), or a package as it is.
 
     Raises StorageError where there is none, RecipeError where it would see something else than the recipe says.
@@ -75,11 +74,11 @@ def take_teacher(
             remedy=f"set teacher.privilege={package.needs}",
         )
     encoder = package.card.get("encoder")
-    if wanted == "report" and features is not None and encoder and encoder != features.identity:
+    if reader is not None and encoder and encoder != reader.identity:
         raise RecipeError(
             "the named teacher learned to read the features of another encoder",
             where=found,
-            found=features.identity,
+            found=reader.identity,
             expected=encoder,
             remedy="set the reports section to the teacher's encoder, revision, length and width",
         )
@@ -100,7 +99,8 @@ def take_control(source: Path, target: Path, recipe: Recipe, seed: int) -> None:
         remedy = "train it there first, or remove control.source"
         raise StorageError(f"the run has no trained control of seed {seed}", where=source, remedy=remedy)
     package = load_package(found)
-    ours, theirs = recipe.plain(), package.card.get("recipe") or {}
+    ours = recipe.plain()
+    theirs = validate_recipe(package.card.get("recipe") or {}, where=found).plain()  # with the defaults of today
     changed = [
         line
         for part in SHARED

@@ -29,7 +29,7 @@ from preceptor.storage import read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from preceptor.learning.arm import ArmJob
-    from preceptor.text.features import ReportFeatures
+    from preceptor.learning.privilege import Reader
 
 Stage = Literal["teacher", "control", "student", "evaluate"]
 STAGES: tuple[Stage, ...] = ("teacher", "control", "student", "evaluate")
@@ -129,10 +129,12 @@ class Pipeline:
         from preceptor.data.check import check
         from preceptor.data.check_findings import render_findings
         from preceptor.environment import environment
+        from preceptor.learning.privilege import encodes_reports, needs_reports
         from preceptor.text.encoders import build_encoder
         from preceptor.text.features import ReportFeatures
 
-        given = self.recipe.reports.features if self.needs_reports else None
+        encodes = encodes_reports(self.recipe)
+        given = self.recipe.reports.features if encodes else None
         identity = ReportFeatures(given).identity if given else None
         path = self.folder / "data.json"
         if path.exists():
@@ -141,11 +143,11 @@ class Pipeline:
             require_same_encoder(known.get("encoder"), identity, given)
             return
         case_set = self.case_set  # before the encoder, whose download may take long
-        encoder = build_encoder(self.recipe.reports) if self.needs_reports and not given else None
+        encoder = build_encoder(self.recipe.reports) if encodes and not given else None
         report = check(
             case_set,
             self.recipe.data,
-            self.recipe.reports if self.needs_reports else None,
+            self.recipe.reports if needs_reports(self.recipe) else None,
             encoder=encoder,
             progress=callback(self.progress, "check data"),
             overlays=self.folder / "overlays",
@@ -167,14 +169,12 @@ class Pipeline:
         """The usable cases of one split, in their order."""
         return tuple(case for case in self.usable if case.split == split)
 
-    @property
-    def needs_reports(self) -> bool:
-        return self.recipe.shows("report")
-
     @cached_property
     def features(self) -> Path | None:
         """The file of report features, holding every wording that any stage will ask for; None without reports."""
-        if not self.needs_reports:
+        from preceptor.learning.privilege import encodes_reports
+
+        if not encodes_reports(self.recipe):
             return None
         if self.recipe.reports.features:
             return Path(self.recipe.reports.features)
@@ -182,11 +182,11 @@ class Pipeline:
         embed_wordings(self.recipe, self.usable, path, callback(self.progress, "embed reports"))
         return path
 
-    def read_features(self) -> "ReportFeatures | None":
-        """The features of `features`, opened."""
-        from preceptor.text.features import ReportFeatures
+    def reader(self, arm: str) -> "Reader | None":
+        """What turns reports into what an arm is shown of them, if it is."""
+        from preceptor.learning.privilege import reader_of
 
-        return ReportFeatures(self.features) if self.features else None
+        return reader_of(self.recipe.privilege_of(arm), self.features)
 
     def shelf(self, split: str) -> Any:
         """Decoded and resized cases of one split, shared by the runs of a folder."""
@@ -225,7 +225,7 @@ class Pipeline:
             take_control(Path(source), folder, self.recipe, seed)
             return
         if source:
-            take_teacher(Path(source), folder, self.recipe, arm, seed, self.read_features())
+            take_teacher(Path(source), folder, self.recipe, arm, seed, self.reader(arm))
             return
         settings = self.recipe.training_of(arm)
         finished = is_done(folder, settings) and is_packaged(folder)
@@ -237,7 +237,7 @@ class Pipeline:
             job = self.job(arm, seed)
             with opened(folder):
                 train_arm(job)
-        package_arm(folder, self.recipe, arm, seed, self.read_features())
+        package_arm(folder, self.recipe, arm, seed, self.reader(arm))
 
     def check_teachers(self, seed: int, finished: bool) -> None:
         """Refuse other teachers than the student began with, or none; warn of weak ones before a training."""
@@ -303,8 +303,7 @@ class Pipeline:
                     where=folder,
                     remedy=f"give the command without --only, or with --only {arm}",
                 )
-            features = self.read_features() if self.recipe.privilege_of(arm) == "report" else None
-            judge_seed(folder, self.recipe, cases, seed, features, self.progress, f"judge {arm}, seed {seed}")
+            judge_seed(folder, self.recipe, cases, seed, self.reader(arm), self.progress, f"judge {arm}, seed {seed}")
         places = [self.place(arm, seed) for seed in self.recipe.seeds]
         join_tables(places, self.folder / arm)
 

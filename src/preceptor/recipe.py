@@ -27,6 +27,9 @@ from preceptor.recipe_data import (
 )
 from preceptor.recipe_faults import FieldsOf, explain
 
+WHOLE = ("labels", "taps")
+"""Dictionaries that a recipe which extends another gives anew."""
+
 
 class SegmentorRecipe(Part):
     """A network by name. size: the dial. options: the constructor's further keyword arguments.
@@ -212,10 +215,6 @@ class Recipe(Part):
         """What an arm is shown besides the image."""
         return self.taught[arm].privilege if arm in self.taught else "none"
 
-    def shows(self, privilege: str) -> bool:
-        """Whether any arm is shown this privilege."""
-        return any(teacher.privilege == privilege for teacher in self.taught.values())
-
     def training_of(self, arm: str) -> TrainingRecipe:
         """The training settings of one arm; control and student always share theirs."""
         changes = self.taught[arm].training if arm in self.taught else {}
@@ -304,10 +303,13 @@ def _find(source: str | Path, beside: Path | None) -> Path:
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `change` laid over it; dictionaries merge key by key, everything else is replaced."""
+    """`base` with `change` laid over it; dictionaries merge key by key, everything else is replaced.
+
+    `labels` and `taps` are replaced as wholes: classes or pairs of another data set or network make no sense beside.
+    """
     result = dict(base)
     for key, value in change.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping) and key not in WHOLE
         result[key] = merge(result[key], value) if both else value
     return result
 

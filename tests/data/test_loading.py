@@ -52,7 +52,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
 
 
 def loader(shelf: Shelf, **changes: object) -> TrainingLoader:
-    settings: dict = {"reports": Words(), "augment": AUGMENT, "batch_size": 4, "seed": 3} | changes
+    settings: dict = {"readers": {"report": Words()}, "augment": AUGMENT, "batch_size": 4, "seed": 3} | changes
     return TrainingLoader(shelf, **settings)
 
 
@@ -60,9 +60,7 @@ def same(ours: list[Batch], theirs: list[Batch]) -> bool:
     def equal(a: Batch, b: Batch) -> bool:
         assert a.mask is not None
         assert b.mask is not None
-        assert a.report is not None
-        assert b.report is not None
-        tensors = ((a.image, b.image), (a.mask, b.mask), (a.report, b.report))
+        tensors = ((a.image, b.image), (a.mask, b.mask), (a.shown["report"], b.shown["report"]))
         return a.cases == b.cases and all(torch.equal(x, y) for x, y in tensors)
 
     return len(ours) == len(theirs) and all(equal(a, b) for a, b in zip(ours, theirs, strict=True))
@@ -75,8 +73,7 @@ def test_a_batch_has_the_documented_shapes_and_types(shelf: Shelf) -> None:
     assert batch.mask is not None
     assert batch.mask.shape == (4, 16, 16)
     assert batch.mask.dtype == torch.int64
-    assert batch.report is not None
-    assert batch.report.shape == (4, 80, 1)
+    assert batch.shown["report"].shape == (4, 80, 1)
     assert len(batch.cases) == 4
     assert batch.to("meta").mask.device.type == "meta"  # type: ignore[union-attr]
 
@@ -150,8 +147,7 @@ def test_a_last_batch_is_kept_and_a_single_case_joins_the_one_before(count: int,
 def test_a_flipped_image_comes_with_its_mirrored_report(shelf: Shelf) -> None:
     words = set()
     for batch in islice(iter(loader(shelf, augment=AugmentRecipe(zoom=[0, 1, 1], flip_horizontal=0.5))), 3):
-        assert batch.report is not None
-        for image, row, name in zip(batch.image, batch.report, batch.cases, strict=True):
+        for image, row, name in zip(batch.image, batch.shown["report"], batch.cases, strict=True):
             report = Words.read(row)
             bright_on_the_right = float(image[0, :, 8:].mean()) > 0
             assert ("left lung" in report) == bright_on_the_right, (name, report)
@@ -163,27 +159,25 @@ def test_images_do_not_depend_on_whether_reports_are_shown(shelf: Shelf) -> None
     for rule in ("rewrite", "forbid"):
         augment = AugmentRecipe(flip_horizontal=0.5, reports=rule)
         shown = list(loader(shelf, augment=augment))
-        hidden = list(loader(shelf, augment=augment, reports=None))
-        assert all(b.report is None for b in hidden)
+        hidden = list(loader(shelf, augment=augment, readers={}))
+        assert all(not b.shown for b in hidden)
         assert all(torch.equal(a.image, b.image) for a, b in zip(shown, hidden, strict=True))
 
 
 def test_evaluation_is_in_order_unchanged_and_may_show_other_texts(shelf: Shelf) -> None:
-    batches = list(EvaluationLoader(shelf, Words(), 4))
+    batches = list(EvaluationLoader(shelf, {"report": Words()}, 4))
     assert [len(batch.cases) for batch in batches] == [4, 4, 3]
     assert [name for batch in batches for name in batch.cases] == [case.name for case in shelf.cases]
     np.testing.assert_array_equal(torch.cat([batch.image for batch in batches]).numpy(), shelf.images)
-    assert batches[0].report is not None
-    assert Words.read(batches[0].report[1]) == shelf.cases[1].report
-    probe = list(EvaluationLoader(shelf, Words(), 4, texts=[f"other {n}" for n in range(11)]))
-    assert probe[1].report is not None
-    assert Words.read(probe[1].report[0]) == "other 4"
+    assert Words.read(batches[0].shown["report"][1]) == shelf.cases[1].report
+    probe = list(EvaluationLoader(shelf, {"report": Words()}, 4, texts=[f"other {n}" for n in range(11)]))
+    assert Words.read(probe[1].shown["report"][0]) == "other 4"
 
 
 def test_evaluation_works_without_masks_and_training_refuses(shelf: Shelf, tmp_path: Path) -> None:
     bare = [Case(case.name, case.image) for case in shelf.cases]
     without = build_shelf(bare, shelf.preprocessing, {}, "exact", tmp_path)
-    assert next(iter(EvaluationLoader(without, None, 4))).mask is None
+    assert next(iter(EvaluationLoader(without, {}, 4))).mask is None
     with pytest.raises(DataError, match="needs masks"):
         loader(without)
 
@@ -210,7 +204,7 @@ class _Deadly(Words):
 
 def test_a_killed_worker_is_told_with_its_cases_and_advice(shelf: Shelf) -> None:
     with pytest.raises(TrainingError, match="died") as caught:
-        list(loader(shelf, workers=2, reports=_Deadly()))
+        list(loader(shelf, workers=2, readers={"report": _Deadly()}))
     assert "memory" in str(caught.value)
     assert "training.workers" in str(caught.value)
     assert set(caught.value.offenders) <= {case.name for case in shelf.cases}
@@ -225,6 +219,6 @@ class _Faulty(Words):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_in_a_worker_reaches_the_user_as_it_is(shelf: Shelf, workers: int) -> None:
     with pytest.raises(DataError, match="no features") as caught:
-        list(loader(shelf, workers=workers, reports=_Faulty()))
+        list(loader(shelf, workers=workers, readers={"report": _Faulty()}))
     assert caught.value.remedy == "run embed"
     assert "Traceback" not in str(caught.value)

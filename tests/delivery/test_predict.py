@@ -106,7 +106,7 @@ def test_missing_condition_is_named(bright):
     package = bright(condition=Condition("report", 24, 128))
     with pytest.raises(DataError, match="needs more than an image") as caught:
         segment(package.network, package.preprocessing, picture(8, 8))
-    assert "the features of a report, [24, 128]" in str(caught.value)
+    assert "a report as token features [24, 128]" in str(caught.value)
 
 
 def test_class_map_is_the_argmax_of_the_resized_probabilities():
@@ -382,7 +382,7 @@ def test_package_that_needs_a_report_refuses_images_alone(bright, tmp_path):
     save(tmp_path / "images" / "a.png", halves())
     with pytest.raises(DataError, match="this package needs more than an image") as caught:
         predict_files(bright(condition=Condition("report", 24, 128)), [tmp_path / "images"], tmp_path / "out")
-    assert "the features of a report, [24, 128]" in str(caught.value)
+    assert "a report as token features [24, 128]" in str(caught.value)
     assert "student" in str(caught.value)
     assert not (tmp_path / "out").exists()
 

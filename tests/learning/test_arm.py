@@ -84,7 +84,7 @@ def test_a_teacher_that_cannot_read_its_reports_is_refused(small_recipe: dict, t
     train, validation = pipeline.shelves
     job = ArmJob(recipe, "teacher", 0, tmp_path / "arm", train, validation, pipeline.features)
     with pytest.raises(RecipeError, match="reads none"):
-        build_task(job, pipeline.read_features())
+        build_task(job)
 
 
 def test_a_named_package_serves_as_teacher(small_recipe: dict, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_named_package_serves_as_teacher(small_recipe: dict, tmp_path: Path) -
     train, validation = pipeline.shelves
     place = pipeline.place("teacher", 0) / "package"
     job = ArmJob(recipe, "student", 0, tmp_path / "arm", train, validation, None, {"teacher": place})
-    task = build_task(job, None)
+    task = build_task(job)
     assert isinstance(task, Distilled)
     torch.testing.assert_close(
         task.teachers["teacher"].network.state_dict(),

@@ -40,7 +40,7 @@ class Gap(Distiller):
 @pytest.fixture
 def batch() -> Batch:
     torch.manual_seed(0)
-    return Batch(torch.randn(2, 1, 8, 8), torch.randint(0, 2, (2, 8, 8)), ["a", "b"], torch.randn(2, 3, 4))
+    return Batch(torch.randn(2, 1, 8, 8), torch.randint(0, 2, (2, 8, 8)), ["a", "b"], {"report": torch.randn(2, 3, 4)})
 
 
 def distilled(mode: str = "eval", weight: float = 0.5) -> Distilled:
@@ -89,7 +89,7 @@ def test_the_teacher_is_in_no_state_dict_and_stays_in_eval_mode(batch: Batch) ->
 def test_the_student_sees_no_report(batch: Batch) -> None:
     task = distilled(weight=0.0).eval()
     with_report = task(batch)["segmentation"]
-    without = Batch(batch.image, batch.mask, batch.cases, torch.zeros_like(batch.report))  # type: ignore[arg-type]
+    without = Batch(batch.image, batch.mask, batch.cases, {"report": torch.zeros_like(batch.shown["report"])})
     torch.testing.assert_close(task(without)["segmentation"], with_report)
 
 

@@ -40,8 +40,8 @@ def make(shelf: Shelf, folder: Path, **changes: object) -> Training:
     torch.manual_seed(0)
     network = zoo.build("unguided", in_channels=1, classes=2, size="tiny")
     task = Supervised(network, none, segmentation_loss("dice_ce"))
-    train = TrainingLoader(shelf, None, PLAIN, settings.batch_size, 0)
-    validation = EvaluationLoader(shelf, None, 4)
+    train = TrainingLoader(shelf, {}, PLAIN, settings.batch_size, 0)
+    validation = EvaluationLoader(shelf, {}, 4)
     return Training(make_fabric(settings), task, train, validation, settings, folder, 0, Progress(), "control")
 
 

@@ -50,7 +50,7 @@ def shelf(tmp_path) -> Any:
 
 
 def test_what_is_found_where_the_mask_is_to_be_ignored_changes_neither_loss_nor_score(shelf) -> None:
-    validate = Validation(Fabric(accelerator="cpu"), EvaluationLoader(shelf, None, 2), lambda batch: batch)
+    validate = Validation(Fabric(accelerator="cpu"), EvaluationLoader(shelf, {}, 2), lambda batch: batch)
     logits = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     changed, seen = logits.clone(), logits.clone()
     changed[..., SIDE // 2 :] *= -10
@@ -58,7 +58,7 @@ def test_what_is_found_where_the_mask_is_to_be_ignored_changes_neither_loss_nor_
     first, second, third = (validate(Supervised(Fixed(answer), none, dice_ce)) for answer in (logits, changed, seen))
     assert first == pytest.approx(second)
     assert all(first[name] != pytest.approx(third[name]) for name in first)
-    (batch,) = EvaluationLoader(shelf, None, 2)
+    (batch,) = EvaluationLoader(shelf, {}, 2)
     task = Supervised(Fixed(changed), none, dice_ce)
     task(batch)["loss"].backward()
     gradient = task.network.logits.grad

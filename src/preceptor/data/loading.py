@@ -4,8 +4,8 @@ Order and augmentation are pure functions of (seed, epoch, case index); all that
 batches of which epoch it has handed out. So a resumed loader goes on exactly, and workers change nothing but speed.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,38 +21,39 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 
-class ReportLookup(Protocol):
-    """Token features by text, as `text.features.ReportFeatures` gives them."""
+class TextLookup(Protocol):
+    """What a network is shown of a text, as `text.features.ReportFeatures` gives its token features."""
 
     def batch(self, texts: Sequence[str]) -> Tensor:
-        """float32 [B, L, D]."""
+        """float32 [B, ...], a row a text."""
 
 
 @dataclass
 class Batch:
-    """image: float32 [B, C, H, W]. mask: int64 [B, H, W] or None. cases: names. report: float32 [B, L, D] or None."""
+    """image: float32 [B, C, H, W]. mask: int64 [B, H, W] or None. cases: names.
+
+    shown: what privileges show of the reports, by kind: "report": float32 [B, L, D], "attributes": [B, D].
+    """
 
     image: Tensor
     mask: Tensor | None
     cases: list[str]
-    report: Tensor | None = None
+    shown: dict[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: Any, non_blocking: bool = False) -> "Batch":
         """The batch on a device."""
 
-        def moved(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
-
+        mask = None if self.mask is None else self.mask.to(device, non_blocking=non_blocking)
+        shown = {kind: tensor.to(device, non_blocking=non_blocking) for kind, tensor in self.shown.items()}
         image = self.image.to(device, non_blocking=non_blocking)
-        return Batch(image, moved(self.mask), self.cases, moved(self.report))
+        return Batch(image, mask, self.cases, shown)
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory, from which copies to an accelerator need not wait."""
 
-        def pinned(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.pin_memory()
-
-        return Batch(self.image.pin_memory(), pinned(self.mask), self.cases, pinned(self.report))
+        mask = None if self.mask is None else self.mask.pin_memory()
+        shown = {kind: tensor.pin_memory() for kind, tensor in self.shown.items()}
+        return Batch(self.image.pin_memory(), mask, self.cases, shown)
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[list[int]]:
@@ -73,7 +74,7 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int, rank: int 
 class TrainingLoader:
     """Augmented batches of one epoch after another; iterating goes through what is left of the current epoch.
 
-    reports: features by text, or None for networks that see none; images and masks are the same either way.
+    readers: what turns reports into conditions, by kind; images and masks are the same with and without.
     rank, world: of this process. workers: 0 prepares batches in this process; more start that many others.
     An epoch begins with `set_epoch`; without it, the next iteration after a finished epoch is the next epoch, and an
     iteration that was left early is taken up where it stopped.
@@ -84,7 +85,7 @@ class TrainingLoader:
     def __init__(
         self,
         shelf: Shelf,
-        reports: ReportLookup | None,
+        readers: Mapping[str, TextLookup],
         augment: AugmentRecipe,
         batch_size: int,
         seed: int,
@@ -105,7 +106,7 @@ class TrainingLoader:
             raise DataError("training needs masks, and these cases have none", offenders=[c.name for c in shelf.cases])
         self.batch_size, self.seed, self.rank, self.world, self.workers = batch_size, seed, rank, world, workers
         self.epoch = self.position = 0
-        self._maker = _BatchMaker(shelf, reports, augment, batch_size, seed, rank, world)
+        self._maker = _BatchMaker(shelf, readers, augment, batch_size, seed, rank, world)
         self._length = len(self._maker.plan(0))
         self._loader: DataLoader | None = None
 
@@ -200,7 +201,7 @@ class _BatchMaker:
     """Makes the batch of a given epoch and number, in this or in a worker process."""
 
     shelf: Shelf
-    reports: ReportLookup | None
+    readers: Mapping[str, TextLookup]
     augment: AugmentRecipe
     batch_size: int
     seed: int
@@ -230,7 +231,7 @@ class _BatchMaker:
         image, mask = take(self.shelf, chosen)
         image, mask = augment_batch(image, mask, draws, self.shelf.preprocessing.resize)
         texts = [shown_report(draw, case.report) for draw, case in zip(draws, cases, strict=True)]
-        return _batch(self.shelf, image, mask, [case.name for case in cases], self.reports, texts)
+        return _batch(self.shelf, image, mask, [case.name for case in cases], self.readers, texts)
 
 
 class EvaluationLoader:
@@ -240,9 +241,9 @@ class EvaluationLoader:
     """
 
     def __init__(
-        self, shelf: Shelf, reports: ReportLookup | None, batch_size: int, texts: Sequence[str] | None = None
+        self, shelf: Shelf, readers: Mapping[str, TextLookup], batch_size: int, texts: Sequence[str] | None = None
     ) -> None:
-        self.shelf, self.reports, self.batch_size = shelf, reports, batch_size
+        self.shelf, self.readers, self.batch_size = shelf, readers, batch_size
         self.texts = [case.report or "" for case in shelf.cases] if texts is None else list(texts)
         if len(self.texts) != len(shelf):
             raise ValueError(f"{len(self.texts)} texts for {len(shelf)} cases")
@@ -255,7 +256,7 @@ class EvaluationLoader:
             chosen = list(range(start, min(start + self.batch_size, len(self.shelf))))
             image, mask = take(self.shelf, chosen)
             names = [self.shelf.cases[index].name for index in chosen]
-            yield _batch(self.shelf, image, mask, names, self.reports, [self.texts[index] for index in chosen])
+            yield _batch(self.shelf, image, mask, names, self.readers, [self.texts[index] for index in chosen])
 
 
 def take(shelf: Shelf, chosen: Sequence[int]) -> tuple[Tensor, Tensor | None]:
@@ -265,8 +266,13 @@ def take(shelf: Shelf, chosen: Sequence[int]) -> tuple[Tensor, Tensor | None]:
 
 
 def _batch(
-    shelf: Shelf, image: Tensor, mask: Tensor | None, names: list[str], reports: ReportLookup | None, texts: list[str]
+    shelf: Shelf,
+    image: Tensor,
+    mask: Tensor | None,
+    names: list[str],
+    readers: Mapping[str, TextLookup],
+    texts: list[str],
 ) -> Batch:
     image = image.expand(-1, shelf.preprocessing.channels, -1, -1).contiguous()
-    report = None if reports is None else reports.batch(texts)
-    return Batch(image, None if mask is None else mask.long(), names, report)
+    shown = {kind: reader.batch(texts) for kind, reader in readers.items()}
+    return Batch(image, None if mask is None else mask.long(), names, shown)

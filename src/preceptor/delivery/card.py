@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from preceptor.evaluation.metrics import METRIC_NAMES
+from preceptor.learning.privilege import PRIVILEGES
+from preceptor.segmentors.base import Condition
 
 INTENDED_USE = "Research. Not a medical device; not for decisions about patients."
 LIMITS = (
@@ -42,7 +44,9 @@ def _what_it_is(description: Mapping[str, Any]) -> str:
     condition = segmentor["condition"]
     shown = "the image alone"
     if condition:
-        shown = f"the image and {_article(condition)}"
+        shown = f"the image and {Condition(**condition).described}"
+    elif description["needs"] != "none":
+        shown = f"the {PRIVILEGES[description['needs']].sees}"
     height, width = preprocessing["size"]
     colour = {1: "grey", 3: "colour"}.get(segmentor["in_channels"], f"{segmentor['in_channels']} channels")
     rows = [
@@ -57,12 +61,6 @@ def _what_it_is(description: Mapping[str, Any]) -> str:
     ]
     labels = [(name, _value(value)) for name, value in description["labels"].items()]
     return f"## What it is\n\n{_table(('', ''), rows)}\n\n{_table(('Class', 'Value in the masks it writes'), labels)}"
-
-
-def _article(condition: Mapping[str, Any]) -> str:
-    if condition["kind"] == "report":
-        return f"a report as token features [{condition['length']}, {condition['width']}]"
-    return f"{condition['width']} coded attributes"
 
 
 def _value(value: int | str | list[int]) -> str:

@@ -20,6 +20,7 @@ from preceptor import __version__, storage
 from preceptor.data.transforms import Preprocessing
 from preceptor.delivery.card import render_card
 from preceptor.errors import RecipeError, StorageError, UntrustedFileError
+from preceptor.learning.privilege import PRIVILEGES
 from preceptor.recipe_faults import explain
 from preceptor.segmentors import zoo
 from preceptor.segmentors.base import Condition, Segmentor, learnable_parameters
@@ -37,7 +38,6 @@ PICKLED = {".bin", ".ckpt", ".dill", ".joblib", ".npy", ".npz", ".pickle", ".pkl
 HARMLESS = {".csv", ".html", ".json", ".md", ".onnx", ".png", ".safetensors", ".txt", ".yaml"}
 
 Labels = dict[str, int | str | list[int]]
-Needs = Literal["none", "report", "attributes"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ class Package:
     """A loaded package.
 
     network: in eval mode, on the CPU. labels: class name to stored mask value, as in the recipe's `data.labels`; the
-    first is the background. segmentor: name, size, options, in_channels, classes, condition. needs: what the network
-    must be shown besides the image. card: facts about its making. identity: SHA-256 of the weights file.
+    first is the background. segmentor: name, size, options, in_channels, classes, condition. needs: the privilege that
+    the network must be shown, one of `learning.privilege.PRIVILEGES`. card: facts about its making. identity: SHA-256
+    of the weights file.
     """
 
     network: Segmentor
@@ -54,7 +55,7 @@ class Package:
     labels: Labels
     segmentor: dict[str, Any]
     card: dict[str, Any]
-    needs: Needs
+    needs: str
     identity: str
 
 
@@ -103,7 +104,7 @@ class _Description(_Part):
     segmentor: _Segmentor
     preprocessing: dict[str, Any]
     labels: Annotated[Labels, Field(min_length=2)]
-    needs: Needs
+    needs: str
     weights: _Weights
     card: dict[str, Any]
 
@@ -116,11 +117,13 @@ def save_package(
     preprocessing: Preprocessing,
     labels: Mapping[str, int | str | list[int]],
     card: Mapping[str, Any],
+    needs: str | None = None,
 ) -> Path:
     """Write a package, whole or not at all; an older one of that name is replaced only by a complete one.
 
     segmentor: name, size, options, in_channels, classes, condition (a dictionary, a Condition, or None); the option
     `pretrained` is left out, since the weights are in the package. card: see `preceptor.delivery.card`.
+    needs: the privilege; left out, that of the condition's name.
     Raises StorageError where `folder` is something else, the disk is full, weights are not finite, or the description
     does not rebuild this very network.
     """
@@ -144,7 +147,7 @@ def save_package(
             "segmentor": {**segmentor, "options": options, "condition": condition},
             "preprocessing": preprocessing.to_dict(),
             "labels": dict(labels),
-            "needs": condition["kind"] if condition else "none",
+            "needs": needs or (condition["kind"] if condition else "none"),
             "weights": {
                 "file": WEIGHTS,
                 "sha256": storage.hash_file(fresh / WEIGHTS),
@@ -299,7 +302,10 @@ def _read_description(path: Path, where: Path) -> _Description:
     faults = []
     if len(description.labels) != segmentor.classes:
         faults.append(f"{len(description.labels)} labels for {segmentor.classes} classes")
-    if description.needs != (segmentor.condition.kind if segmentor.condition else "none"):
+    privilege = PRIVILEGES.get(description.needs)
+    if privilege is None:
+        faults.append(f"needs {description.needs!r}, which this version does not know ({', '.join(PRIVILEGES)})")
+    elif (privilege.reading and privilege.reading.kind) != (segmentor.condition and segmentor.condition.kind):
         faults.append(f"needs {description.needs!r}, but the segmentor's condition says otherwise")
     if "pretrained" in segmentor.options:
         faults.append("the option pretrained would fetch weights from elsewhere; a package has its own")

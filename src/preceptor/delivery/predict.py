@@ -23,7 +23,8 @@ from preceptor.delivery.ledger import Ledger, Outputs, PredictionReport
 from preceptor.delivery.listing import list_sources
 from preceptor.delivery.package import Package
 from preceptor.errors import DataError
-from preceptor.segmentors.base import Condition, Segmentor
+from preceptor.learning.privilege import PRIVILEGES
+from preceptor.segmentors.base import Segmentor
 from preceptor.segmentors.base import probabilities as to_probabilities
 
 Precision = Literal["float32", "bf16"]
@@ -46,13 +47,28 @@ def segment(
     in which it was. Raises DataError for pictures that cannot be prepared, a missing condition, and too little memory.
     """
     chosen = [pictures] if isinstance(pictures, Picture) else list(pictures)
-    if network.condition is not None and condition is None:
-        raise _needs_more(network.condition, "this network")
     if device is not None:
         network = network.to(_device(device))
-    runner = _Runner(network, precision, batch_size)
-    small = runner([preprocessing.apply(picture) for picture in chosen], condition)
-    return [resize(p, picture.geometry.shape).numpy() for p, picture in zip(small, chosen, strict=True)]
+    images, shapes = [preprocessing.apply(picture) for picture in chosen], [p.geometry.shape for p in chosen]
+    return segment_prepared(network, images, shapes, condition, precision=precision, batch_size=batch_size)
+
+
+def segment_prepared(
+    network: Segmentor,
+    images: Sequence[Tensor] | Tensor,
+    shapes: Sequence[tuple[int, int]],
+    condition: Tensor | None = None,
+    *,
+    precision: Precision = "float32",
+    batch_size: int = 8,
+) -> list[np.ndarray]:
+    """As `segment`, of images [C, h, w] that are prepared already; shapes: (H, W) of each answer."""
+    if network.condition is not None and condition is None:
+        raise DataError(
+            "this network needs more than an image", expected=f"with every image {network.condition.described}"
+        )
+    small = _Runner(network, precision, batch_size)(list(images), condition)
+    return [resize(p, shape).numpy() for p, shape in zip(small, shapes, strict=True)]
 
 
 def predict_files(
@@ -80,8 +96,8 @@ def predict_files(
     predictions, or the device does not exist; StorageError where the disk is full.
     """
     out = Path(out)
-    if package.network.condition is not None:
-        raise _needs_more(package.network.condition, "this package")
+    if package.needs != "none":
+        raise more_than_images(package)
     total = sum(1 for _ in list_sources(paths, out))
     if total == 0:
         where = ", ".join(str(path) for path in paths) or None
@@ -267,12 +283,13 @@ class _Predictor:
         }
 
 
-def _needs_more(condition: Condition, who: str) -> DataError:
-    shape = f"[{condition.length}, {condition.width}]" if condition.kind == "report" else f"[{condition.width}]"
-    kind = {"report": "the features of a report", "attributes": "coded attributes"}[condition.kind]
+def more_than_images(package: Package) -> DataError:
+    """The refusal of a package that cannot answer from images alone."""
+    condition = package.network.condition
     return DataError(
-        f"{who} needs more than an image",
-        expected=f"with every image {kind}, {shape}",
+        "this package needs more than an image",
+        found=f"its privilege is {package.needs}: it is shown {PRIVILEGES[package.needs].sees}",
+        expected=None if condition is None else f"with every image {condition.described}",
         remedy="use the package of a student or control of the same run, which needs the image alone",
     )
 

@@ -15,11 +15,10 @@ from preceptor.evaluation.metrics import FAMILIES, METRIC_NAMES
 from preceptor.evaluation.scores import LOWER_IS_BETTER, Scores, read_rows, scores_of
 from preceptor.evaluation.showcases import showcases
 from preceptor.evaluation.verdict import NOUNS, judged_on, p_text, points, probes_by_arm
+from preceptor.learning.privilege import PRIVILEGES
 from preceptor.recipe import Recipe, read_recipe
 from preceptor.storage import read_json, write_text
 
-NEEDS = {"none": "image only", "report": "image and report", "attributes": "image and attributes"}
-NEEDS |= {"class_mean": "image and mask"}
 UNITS = {"pixel": "px", "voxel": "voxels"}
 DISTANCES = {
     "mm": "Distances are in mm.",
@@ -95,7 +94,7 @@ def context(run: Path, data_root: Path | str | None = None) -> dict[str, Any]:
         "names": METRIC_NAMES,
         "labels": labels,
         "roles": {arm: _role(arm, recipe) for arm in arms},
-        "needs": NEEDS,
+        "needs": {name: privilege.sees for name, privilege in PRIVILEGES.items()},
         "families": [family for family in FAMILIES if all(name in summary["arms"][arms[0]] for name in family.metrics)],
         "kinds": KINDS,
         "gain_labels": gains,
@@ -120,8 +119,10 @@ def _role(arm: str, recipe: Recipe) -> str:
     """What an arm is, in a few words."""
     if arm in recipe.taught:
         network = recipe.segmentor_of(arm)
-        more = recipe.privilege_of(arm) != "none"
-        return "shown more" if more else f"another network: {network.name}, {network.size}"
+        privilege = recipe.privilege_of(arm)
+        if privilege != "none":
+            return PRIVILEGES[privilege].caveat or "shown more"
+        return f"another network: {network.name}, {network.size}"
     if arm == "student":
         return f"taught by the teacher{'s' * (len(recipe.taught) > 1)}"
     return "the same network, no teacher"

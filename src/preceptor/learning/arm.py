@@ -23,7 +23,14 @@ from preceptor.distillers.pairs import describe_pairs, pairs_of
 from preceptor.errors import Interrupted, RecipeError, TrainingError, UserError
 from preceptor.learning.launch import cluster_rank
 from preceptor.learning.losses import segmentation_loss
-from preceptor.learning.privilege import PRIVILEGES
+from preceptor.learning.privilege import (
+    PRIVILEGES,
+    Reader,
+    condition_of,
+    planned_condition,
+    reader_of,
+    readers_of,
+)
 from preceptor.learning.tasks import Distilled, FrozenTeacher, Lesson, Supervised
 from preceptor.learning.training import Training, make_fabric
 from preceptor.progress import Kind, Progress, make_progress
@@ -31,7 +38,6 @@ from preceptor.recipe import DistillRecipe, Recipe, TrainingRecipe
 from preceptor.segmentors import zoo as segmentors
 from preceptor.segmentors.base import Condition, Segmentor, Tap
 from preceptor.storage import read_json, write_json
-from preceptor.text.features import ReportFeatures
 
 Taps = tuple[Tap, ...]
 
@@ -56,20 +62,19 @@ class ArmJob:
         return f"{self.arm}, seed {self.seed}" if len(self.recipe.seeds) > 1 else self.arm
 
 
-def segmentor_of(recipe: Recipe, arm: str, features: ReportFeatures | None) -> dict[str, Any]:
-    """The arm's network as plain values: name, size, options, in_channels, classes, condition."""
+def segmentor_of(recipe: Recipe, arm: str, reader: Reader | None) -> dict[str, Any]:
+    """The arm's network as plain values: name, size, options, in_channels, classes, condition.
+
+    reader: of the arm's privilege, see `privilege.reader_of`.
+    """
     part = recipe.segmentor_of(arm)
-    condition = None
-    if recipe.privilege_of(arm) == "report":
-        assert features is not None
-        condition = {"kind": "report", "length": features.length, "width": features.width}
     return {
         "name": part.name,
         "size": part.size,
         "options": dict(part.options),
         "in_channels": recipe.data.channels,
         "classes": len(recipe.data.labels),
-        "condition": condition,
+        "condition": condition_of(recipe.privilege_of(arm), reader),
         "pretrained": part.pretrained,
     }
 
@@ -90,23 +95,17 @@ def build_network(segmentor: dict[str, Any], seed: int) -> Segmentor:
     )
 
 
-def build_task(job: ArmJob, features: ReportFeatures | None) -> Supervised | Distilled:
+def build_task(job: ArmJob) -> Supervised | Distilled:
     """The arm's task with freshly drawn weights; the student's starts from the control's."""
     recipe, settings = job.recipe, job.recipe.training_of(job.arm)
     loss = segmentation_loss(settings.loss)
-    network = build_network(segmentor_of(recipe, job.arm, features), job.seed)
+    name = recipe.privilege_of(job.arm)
+    network = build_network(segmentor_of(recipe, job.arm, reader_of(name, job.features)), job.seed)
     check_size(recipe, network)
     check_heads(settings, network, job.arm)
     if job.arm != "student":
-        privilege = recipe.privilege_of(job.arm)
-        if privilege == "report" and network.condition is None:
-            raise RecipeError(
-                "the teacher is shown reports, but its segmentor reads none",
-                where=f"{job.arm}.segmentor",
-                found=segmentor_of(recipe, job.arm, features)["name"],
-                remedy="choose a segmentor that takes a condition, such as guided, or set teacher.privilege=none",
-            )
-        return Supervised(network, PRIVILEGES[privilege], loss, settings.loss_weights)
+        check_condition(recipe, network, job.arm)
+        return Supervised(network, PRIVILEGES[name].view, loss, settings.loss_weights)
     teachers = {arm: load_teacher(recipe, arm, place) for arm, place in job.teachers.items()}
     taps = {arm: teacher.network.taps for arm, teacher in teachers.items()}
     taught = lessons(recipe, network.taps, taps, job.seed)
@@ -117,7 +116,7 @@ def load_teacher(recipe: Recipe, arm: str, place: Path) -> FrozenTeacher:
     """The packaged teacher of an arm, frozen. Raises RecipeError where it would see something else than the student."""
     package = load_package(place)
     check_same_view(recipe, package, place)
-    return FrozenTeacher(package.network, PRIVILEGES[recipe.privilege_of(arm)], recipe.taught[arm].mode)
+    return FrozenTeacher(package.network, PRIVILEGES[recipe.privilege_of(arm)].view, recipe.taught[arm].mode)
 
 
 def lessons(recipe: Recipe, student: Taps, teachers: Mapping[str, Taps], seed: int) -> list[Lesson]:
@@ -170,6 +169,18 @@ def check_size(recipe: Recipe, network: Segmentor) -> None:
         )
 
 
+def check_condition(recipe: Recipe, network: Segmentor, arm: str) -> None:
+    """Raise RecipeError where an arm is shown something that its network does not read."""
+    privilege = recipe.privilege_of(arm)
+    if PRIVILEGES[privilege].reading is not None and network.condition is None:
+        raise RecipeError(
+            f"the {arm} has the privilege {privilege}, but its segmentor reads none",
+            where=f"{arm}.segmentor",
+            found=recipe.segmentor_of(arm).name,
+            remedy="choose a segmentor that takes a condition, such as guided, or set teacher.privilege=none",
+        )
+
+
 def check_heads(settings: TrainingRecipe, network: Segmentor, arm: str) -> None:
     """Raise RecipeError where side heads would learn nothing, or weights are given for heads that do not exist."""
     given = len(settings.loss_weights) - 1
@@ -212,11 +223,10 @@ def check_arms(recipe: Recipe) -> None:
     """
     classes = max(2, len(recipe.data.labels))
     common = {"in_channels": recipe.data.channels, "classes": classes, "pretrained": None}
-    report = {"kind": "report", "length": recipe.reports.length, "width": recipe.reports.width}
     networks = {}
     with torch.device("meta"):
         for arm in recipe.arms:
-            condition = report if recipe.privilege_of(arm) == "report" else None
+            condition = planned_condition(recipe.privilege_of(arm), recipe.reports)
             part = recipe.segmentor_of(arm).model_dump()
             networks[arm] = build_network({**part, **common, "condition": condition}, 0)
             check_size(recipe, networks[arm])
@@ -272,12 +282,11 @@ def _train(fabric: Any, job: ArmJob) -> None:
     if fabric.world_size > 1 and fabric.device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // fabric.world_size))
     progress = make_progress(job.progress) if fabric.is_global_zero else Progress()
-    features = ReportFeatures(job.features) if job.features else None
     arms = job.teachers if job.arm == "student" else (job.arm,)
-    shown = features if any(job.recipe.privilege_of(arm) == "report" for arm in arms) else None
+    readers = readers_of([job.recipe.privilege_of(arm) for arm in arms], job.features)
     train = TrainingLoader(
         job.train,
-        shown,
+        readers,
         job.recipe.augment,
         settings.batch_size,
         job.seed,
@@ -285,8 +294,8 @@ def _train(fabric: Any, job: ArmJob) -> None:
         world=fabric.world_size,
         workers=settings.workers,
     )
-    validation = EvaluationLoader(job.validation, shown, settings.batch_size)
-    task = build_task(job, features)
+    validation = EvaluationLoader(job.validation, readers, settings.batch_size)
+    task = build_task(job)
     if isinstance(task, Distilled):
         progress.note("\n".join(told(job.recipe, task.lessons)))
     Training(fabric, task, train, validation, settings, job.folder, job.seed, progress, job.name).run()
