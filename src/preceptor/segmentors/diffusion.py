@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from preceptor.errors import RecipeError, StorageError
 from preceptor.extras import require_extra
@@ -250,7 +251,7 @@ class DiffusionFeatures(nn.Module):
 
         Returns a map [B, T * width, H / stride, W / stride] for each block, float32, without gradient.
         """
-        batch, count = len(image), len(self.steps)
+        batch, count = image.shape[0], len(self.steps)
         with torch.autocast(image.device.type, enabled=image.device.type != "cpu" and torch.is_autocast_enabled()):
             found = self.tapped(self.noised(image.float()).flatten(0, 1), self.timesteps.repeat(batch))
         return tuple(maps.float().unflatten(0, (batch, count)).flatten(1, 2) for maps in found)
@@ -272,10 +273,21 @@ class DiffusionFeatures(nn.Module):
                 if attention is not None:
                     current = attention(current)
                 if layer == self.shape.layers and up.upsamplers is not None:
-                    current = up.upsamplers[0](current, embedding)
+                    current = _enlarged(up.upsamplers[0], current, embedding)
                 if number * (self.shape.layers + 1) + layer in self.blocks:
                     found.append(current)
         return tuple(found)
+
+
+def _enlarged(block: Any, maps: Tensor, embedding: Tensor) -> Tensor:
+    """What diffusers' residual block that enlarges does: [N, C, H, W] -> [N, C, 2 H, 2 W].
+
+    Its own forward pass asks whether there are 64 images or more, which no program exported for any batch can.
+    """
+    scale, shift = block.time_emb_proj(functional.silu(embedding))[:, :, None, None].chunk(2, dim=1)
+    branch = functional.interpolate(functional.silu(block.norm1(maps)), scale_factor=2.0, mode="nearest")
+    branch = block.norm2(block.conv1(branch)) * (1 + scale) + shift
+    return functional.interpolate(maps, scale_factor=2.0, mode="nearest") + block.conv2(functional.silu(branch))
 
 
 def frozen_features(
