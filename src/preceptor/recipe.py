@@ -94,7 +94,7 @@ class TeacherRecipe(Part):
     """
 
     segmentor: SegmentorRecipe
-    privilege: Literal["none", "report"] = "none"
+    privilege: Literal["none", "report", "class_mean"] = "none"
     source: str | None = None
     mode: Literal["eval", "train"] = "eval"
     training: Annotated[dict[str, Any], FieldsOf(TrainingRecipe)] = Field(default={})

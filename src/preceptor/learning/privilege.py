@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from torch import Tensor
 
 from preceptor.errors import DataError
+from preceptor.learning.class_mean import class_mean
 
 if TYPE_CHECKING:  # a package predicts without anything that reads texts
     from preceptor.data.loading import Batch
@@ -110,6 +111,12 @@ PRIVILEGES: dict[str, Privilege] = {
         "image and report",
         needs=("report",),
         reading=Reading("report", _open_features, lambda reports: (reports.length, reports.width)),
+    ),
+    "class_mean": Privilege(
+        class_mean,
+        "image and mask",
+        needs=("mask",),
+        caveat="shown each class's mean intensity, painted from the reference: its scores say little",
     ),
 }
 """From the name in a recipe to the privilege."""
