@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from preceptor.errors import RecipeError, StorageError, UntrustedFileError
-from preceptor.originals import c2fvl, missformer, monai_networks, resnets, textguided, transunet
+from preceptor.originals import c2fvl, missformer, monai_networks, resnets, sikd, textguided, transunet
 from preceptor.originals.base import Original
 from preceptor.segmentors import zoo
 from preceptor.segmentors.base import Condition, Segmentor
@@ -32,6 +32,8 @@ ARCHITECTURES: dict[str, Original] = {
     "unet": resnets.UNET,
     "attention_unet": resnets.ATTENTION_UNET,
     "missformer": missformer.MISSFORMER,
+    "sikd-student": sikd.STUDENT,
+    "sikd-teacher": sikd.TEACHER,
     "transunet": transunet.TRANSUNET,
     "mednext": monai_networks.MEDNEXT,
     "swin_unetr": monai_networks.SWIN_UNETR,

@@ -32,6 +32,8 @@ CASES = {
     "unet_r50": ("unet_r50", {"size": "tiny", "width": 8}),
     "attention_unet": ("attention_unet", {"size": "tiny", "width": 8}),
     "attention_unet-gate": ("attention_unet", {"size": "tiny", "width": 8, "gates": 1, "auxiliary": True}),
+    "plain_unet": ("plain_unet", {"size": "tiny", "width": 4}),
+    "plain_unet-alone": ("plain_unet", {"size": "tiny", "width": 4, "skips": False}),
     "missformer": ("missformer", {"size": "tiny"}),
     "transunet": ("transunet", {"size": "tiny", "image_size": [32, 64]}),
     "mednext": ("mednext", {"width": 4, "blocks": [1] * 9}),

@@ -78,6 +78,7 @@ def import_package(checkpoint: Path | str, out: Path | str, architecture: str) -
         preprocessing=_preprocessing(imported),
         labels=_labels(imported),
         card=card,
+        needs=imported.notes.get("needs"),
     )
 
 

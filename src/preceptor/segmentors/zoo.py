@@ -15,6 +15,7 @@ from preceptor.segmentors.guided import Guided
 from preceptor.segmentors.mednext import MedNeXt
 from preceptor.segmentors.missformer import MISSFormer
 from preceptor.segmentors.monai_network import monai_network
+from preceptor.segmentors.sikd_unet import PlainUNet
 from preceptor.segmentors.swin_unetr import SwinUNETR
 from preceptor.segmentors.transunet import TransUNet
 from preceptor.segmentors.unet import UNetR18, UNetR50
@@ -28,6 +29,7 @@ SEGMENTORS: dict[str, Callable[..., Segmentor]] = {
     "unet_r18": UNetR18,
     "unet_r50": UNetR50,
     "attention_unet": AttentionUNet,
+    "plain_unet": PlainUNet,
     "missformer": MISSFormer,
     "transunet": TransUNet,
     "mednext": MedNeXt,
@@ -51,6 +53,7 @@ _LINES = {
     "unet_r18": "U-Net decoder on a dilated ResNet 18, answering at stride 4",
     "unet_r50": "U-Net decoder on a plain ResNet 50 with instance norm, answering at stride 4",
     "attention_unet": "U-Net on a dilated ResNet 18 whose skips are gated by the deeper map",
+    "plain_unet": "U-Net of 3x3 convolutions at the input's size, with skips (SIKD's student) or without (its teacher)",
     "missformer": "MISSFormer: hierarchical transformer whose stages attend to each other in a bridge",
     "transunet": "TransUNet: a ResNet and a vision transformer encode, a cascade with skips decodes",
     "mednext": "MedNeXt: a U-Net of ConvNeXt-like blocks, down and up paths included (needs MONAI)",
