@@ -42,6 +42,10 @@ CASES = {
     "c2fvl": ("c2fvl", {"width": 8, "image_size": [48, 32]}),
     "c2fvl-affine": ("c2fvl", {"width": 8, "gate": "affine"}),
     "c2fvl_free": ("c2fvl_free", {"width": 8}),
+    "textdiff": ("textdiff", {"size": "tiny"}),
+    "textdiff-hierarchical": ("textdiff", {"size": "tiny", "hierarchical": True, "blocks": [0, 2], "steps": [50]}),
+    "textdiff-concat": ("textdiff", {"size": "tiny", "text": "concat", "width": 10, "contrastive": 0.1}),
+    "textdiff_free": ("textdiff_free", {"size": "tiny"}),
     "monai": ("monai", {"size": "tiny", "taps": {"deep": ["model.1.submodule.1", "encoder"], "up": "model.2"}}),
 }
 
@@ -49,7 +53,7 @@ CASES = {
 FIRST = {name: (name, options) for name, options in reversed(CASES.values())}
 """From a segmentor to the first of its cases."""
 
-FIXED = {"swin_unetr"}
+FIXED = {"swin_unetr", "textdiff", "textdiff_free"}
 """Segmentors that are exported for one image size."""
 
 

@@ -17,6 +17,7 @@ from preceptor.segmentors.missformer import MISSFormer
 from preceptor.segmentors.monai_network import monai_network
 from preceptor.segmentors.sikd_unet import PlainUNet
 from preceptor.segmentors.swin_unetr import SwinUNETR
+from preceptor.segmentors.textdiff import TextDiff, TextDiffFree
 from preceptor.segmentors.transunet import TransUNet
 from preceptor.segmentors.unet import UNetR18, UNetR50
 from preceptor.segmentors.unguided import Unguided
@@ -36,6 +37,8 @@ SEGMENTORS: dict[str, Callable[..., Segmentor]] = {
     "swin_unetr": SwinUNETR,
     "c2fvl": C2FVL,
     "c2fvl_free": C2FVLFree,
+    "textdiff": TextDiff,
+    "textdiff_free": TextDiffFree,
     "monai": monai_network,
 }
 """Name to builder: keyword arguments in_channels, classes, size, its options, and `condition` where it takes one.
@@ -60,6 +63,8 @@ _LINES = {
     "swin_unetr": "Swin UNETR: a Swin transformer encodes, convolution blocks decode (needs MONAI)",
     "c2fvl": "C2FVL: a U-Net with token encoders whose skips are multiplied by coded report attributes",
     "c2fvl_free": "C2FVL's network without attributes, from the image alone: its report-free student",
+    "textdiff": "TextDiff: pixels classified by a frozen diffusion U-Net's features and the report (needs diffusers)",
+    "textdiff_free": "TextDiff without its text: the same features and classifier, image alone (needs diffusers)",
     "monai": "any two-dimensional segmentation network of MONAI, by its class name (needs MONAI)",
 }
 
