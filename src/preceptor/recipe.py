@@ -49,6 +49,7 @@ class TrainingRecipe(Part):
     optimizer: "adamw", or "sgd" with Nesterov-free `momentum`. schedule, from `lr` to `min_lr` over `epochs`: "cosine"
     (stepped once an epoch), "poly" (power 0.9, at every step) or "constant".
     loss_weights: of the loss on the logits, then on the logits of each side head, in the segmentor's order.
+    own_loss_weight: of the losses that a segmentor brings along, such as C2FVL's alignment.
     batch_size: cases an optimiser step and device, before accumulation. patience: epochs without a better validation
     Dice (0: never stop early). schedule_epochs: length of the schedule where it is not `epochs`. clip: largest gradient
     norm (0: none). precision "auto": bf16 where there is hardware for it.
@@ -70,9 +71,18 @@ class TrainingRecipe(Part):
     patience: Annotated[int, Field(ge=0)] = 20
     clip: NonNegative = 1.0
     loss: Literal[
-        "dice_ce", "dice", "ce", "languide_dice", "foreground_dice_ce", "flat_dice_ce", "transunet", "missformer"
+        "dice_ce",
+        "dice",
+        "ce",
+        "languide_dice",
+        "foreground_dice_ce",
+        "flat_dice_ce",
+        "transunet",
+        "missformer",
+        "c2fvl",
     ] = "dice_ce"
     loss_weights: list[NonNegative] = Field(default=[1.0], min_length=1)
+    own_loss_weight: NonNegative = 1.0
     monitor: Literal["dice_pooled", "dice_image_mean"] = "dice_pooled"
     precision: Literal["auto", "bf16", "float32"] = "auto"
     channels_last: bool = True

@@ -9,14 +9,18 @@ from preceptor.distillers.tokens import token_l1
 from preceptor.errors import RecipeError
 from preceptor.learning.losses import (
     LOSSES,
+    balanced_bce,
+    c2fvl,
     ce,
     dice,
     dice_ce,
     foreground_dice_ce,
+    image_dice,
     languide_dice,
     segmentation_loss,
     soft_dice,
 )
+from preceptor.segmentors.c2fvl import cosine_alignment
 
 every = pytest.mark.parametrize("name", list(LOSSES))
 
@@ -44,6 +48,38 @@ def test_the_total_of_textfreekd_equals_the_original(loss_cases):
     inputs = loss_cases.inputs(case)
     distilled = sum(token_l1(inputs[f"student{i}"], inputs[f"teacher{i}"]) for i in range(3))
     loss_cases.check(case, inputs, dice_ce(inputs["logits"], inputs["mask"][:, 0]) + 0.5 * distilled)
+
+
+PARTS = {
+    "c2fvl_dice": lambda given: image_dice(given["probability"], given["mask"].unsqueeze(1)),
+    "c2fvl_bce": lambda given: balanced_bce(torch.logit(given["probability"]), given["mask"].unsqueeze(1)),
+    "c2fvl_cosine": lambda given: cosine_alignment([given[f"p{number}"] for number in (1, 2, 3, 4)]),
+}
+PARTS["c2fvl_total"] = lambda given: (
+    c2fvl(torch.logit(given["probability"]), given["mask"]) + PARTS["c2fvl_cosine"](given)
+)
+
+
+@pytest.mark.parametrize("loss", PARTS)
+def test_the_losses_of_c2fvl_equal_the_original(loss_cases, loss):
+    for case in loss_cases.of(loss):
+        inputs = loss_cases.inputs(case)
+        loss_cases.check(case, inputs, PARTS[loss](inputs))
+
+
+def test_c2fvl_reads_the_foreground_of_one_or_two_channels_alike():
+    logits, target = draw(1)
+    target[0, :3] = 255
+    two = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    torch.testing.assert_close(c2fvl(logits, target), c2fvl(two, target))
+
+
+def test_both_classes_weigh_alike_in_the_balanced_cross_entropy():
+    logits, reference = torch.zeros(1, 1, 10, 10), torch.zeros(1, 1, 10, 10)
+    reference[..., :1, :1] = 1
+    logits[..., :1, :1] = -2.0  # the one positive pixel is wrong
+    expected = 0.5 * math.log1p(math.exp(2)) + 0.5 * math.log(2)
+    assert balanced_bce(logits, reference).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])

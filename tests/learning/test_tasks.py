@@ -55,6 +55,29 @@ def test_loss_is_segmentation_plus_weighted_distillation(batch: Batch) -> None:
     torch.testing.assert_close(values["loss"].detach(), expected)
 
 
+class Strict(Tiny):
+    """A network that asks its logits to be small."""
+
+    def own_losses(self, found: Segmentation) -> dict[str, torch.Tensor]:
+        return {"size": found.logits.square().mean()}
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25])
+def test_a_network_s_own_losses_are_weighed_and_told(batch: Batch, weight: float) -> None:
+    torch.manual_seed(1)
+    loss = segmentation_loss("dice_ce")
+    teacher = FrozenTeacher(Tiny(), privilege.report)
+    for task in (
+        Supervised(Strict(), privilege.none, loss, own_weight=weight),
+        Distilled(Strict(), {"teacher": teacher}, [Lesson(Gap(), weight=0.0)], loss, own_weight=weight),
+    ):
+        values = task(batch)
+        assert ("size" in values) == (weight > 0)
+        expected = values["segmentation"] + weight * values.get("size", torch.zeros(()))
+        torch.testing.assert_close(values["loss"].detach(), expected)
+        assert values["loss"].requires_grad
+
+
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_the_teacher_does_not_change_in_either_mode(batch: Batch, mode: str) -> None:
     task = distilled(mode)

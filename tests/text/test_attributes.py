@@ -5,8 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from preceptor.text.attributes import ATTRIBUTES, parse_attributes, sentence
+from preceptor.segmentors.base import Condition
+from preceptor.text.attributes import ATTRIBUTES, SentenceAttributes, attribute_vector, parse_attributes, sentence
+from preceptor.text.sides import mirror
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "text_data.json"
 UPPER_LEFT = dict.fromkeys(ATTRIBUTES, 0) | {"number": 1, "lupper": 1}
@@ -74,3 +77,47 @@ def test_every_sentence_reads_back_as_its_attributes():
 def test_no_infection_is_a_fact_too():
     assert sentence(dict.fromkeys(ATTRIBUTES, 0)) == "No pulmonary infection."
     assert parse_attributes("no pulmonary infection") == dict.fromkeys(ATTRIBUTES, 0)
+
+
+UNKNOWN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Bilateral pulmonary infection, two infected areas, all left lung and all right lung.", (1, 2, *[1] * 6)),
+        ("Unilateral pulmonary infection, 3 infected areas, middle lower left lung.", (0, 3, 0, 1, 1, 0, 0, 0)),
+        ("Bilateral pulmonary infection, six infected areas, lower left lung, and lower right lung.",
+         (1, 6, 0, 0, 1, 0, 0, 1)),
+        ("Unilateral pulmonary infection, one infected area, the upper right lung.", (0, 1, 0, 0, 0, 1, 0, 0)),
+        ("Bilateral pulmonary infection, ten infected areas, upper middle left lung and middle lower right lung",
+         (1, 10, 1, 1, 0, 0, 1, 1)),
+        ("unilateral pulmonary infection, one infected area, upper, middle and lower right lung.",
+         (0, 1, 0, 0, 0, 1, 1, 1)),
+    ],
+)  # fmt: skip
+def test_phrasings_of_the_published_sets(text, expected):
+    assert attribute_vector(parse_attributes(text)).tolist() == list(expected)
+
+
+def test_what_is_unknown_is_nan_and_the_rest_keeps_its_place():
+    vector = attribute_vector({"bilateral": 1, "number": None, "rlower": 0})
+    torch.testing.assert_close(vector, torch.tensor([1.0, *[UNKNOWN] * 6, 0.0]), equal_nan=True)
+    assert attribute_vector(None).isnan().all()
+
+
+def test_sentences_become_the_condition_of_a_batch():
+    reader = SentenceAttributes()
+    found = reader.batch(["Unilateral pulmonary infection, one infected area, upper left lung.", "Nuclei.", ""])
+    assert (found.shape, found.dtype) == ((3, 8), torch.float32)
+    assert found[0].tolist() == [UPPER_LEFT[name] for name in ATTRIBUTES]
+    assert found[1:].isnan().all()
+    assert reader.batch([]).shape == (0, 8)
+    assert Condition("attributes", reader.length, reader.width) == Condition("attributes", 1, 8)
+
+
+def test_a_mirrored_sentence_gives_the_attributes_of_the_mirrored_image():
+    text = "Bilateral pulmonary infection, two infected areas, upper left lung and lower right lung."
+    across, down = parse_attributes(mirror(text, True, False)), parse_attributes(mirror(text, False, True))
+    assert (across["llower"], across["rupper"], across["lupper"], across["rlower"]) == (1, 1, 0, 0)
+    assert (down["llower"], down["rupper"], down["lupper"], down["rlower"]) == (1, 1, 0, 0)

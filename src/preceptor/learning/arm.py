@@ -105,11 +105,11 @@ def build_task(job: ArmJob) -> Supervised | Distilled:
     check_heads(settings, network, job.arm)
     if job.arm != "student":
         check_condition(recipe, network, job.arm)
-        return Supervised(network, PRIVILEGES[name].view, loss, settings.loss_weights)
+        return Supervised(network, PRIVILEGES[name].view, loss, settings.loss_weights, settings.own_loss_weight)
     teachers = {arm: load_teacher(recipe, arm, place) for arm, place in job.teachers.items()}
     taps = {arm: teacher.network.taps for arm, teacher in teachers.items()}
     taught = lessons(recipe, network.taps, taps, job.seed)
-    return Distilled(network, teachers, taught, loss, settings.loss_weights)
+    return Distilled(network, teachers, taught, loss, settings.loss_weights, settings.own_loss_weight)
 
 
 def load_teacher(recipe: Recipe, arm: str, place: Path) -> FrozenTeacher:

@@ -106,6 +106,55 @@ def missformer(logits: Tensor, target: Tensor) -> Tensor:
     return 0.4 * ce(logits, target) + 0.6 * squared_dice(logits, target)
 
 
+def image_dice(probability: Tensor, reference: Tensor) -> Tensor:
+    """1 - Dice with squares in the denominator, of all of an image together; mean over images. Both [B, C, H, W].
+
+    The smoothing is 4e-5: C2FVL halves both maps before it adds SMOOTH to numerator and denominator.
+    """
+    reference = reference.to(probability.dtype)
+    overlap = (probability * reference).flatten(1).sum(1)
+    total = (probability.square() + reference.square()).flatten(1).sum(1)
+    return (1 - (0.5 * overlap + SMOOTH) / (0.25 * total + SMOOTH)).mean()
+
+
+def balanced_bce(logits: Tensor, reference: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Half the mean binary cross-entropy of the positive pixels plus half that of the negative ones, over the batch.
+
+    logits, reference (0 and 1) and, where some take no part, valid: [B, C, H, W]. A half without pixels is 0.
+    """
+    logits, reference = logits.float(), reference.float()
+    cost = F.binary_cross_entropy_with_logits(logits, reference, reduction="none")
+    shares = torch.ones_like(reference) if valid is None else valid.to(reference.dtype).expand_as(reference)
+    positive, negative = shares * reference, shares * (1 - reference)
+    return 0.5 * sum(((cost * half).sum() / (half.sum() + 1e-12) for half in (positive, negative)), cost.new_zeros(()))
+
+
+def c2fvl(logits: Tensor, target: Tensor) -> Tensor:
+    """0.5 Dice of each image + 0.5 balanced cross-entropy, both of the foreground: C2FVL's loss. Shapes as `dice_ce`.
+
+    Of several foreground classes, each is held against all others; the original has one. Its third part, the alignment,
+    is the network's own (`Segmentor.own_losses`). Source: specification of C2FVL, section 5.
+    """
+    probability, reference = _foreground(*_maps(logits, target))
+    valid = (target != IGNORED).unsqueeze(1)
+    return 0.5 * image_dice(probability, reference) + 0.5 * balanced_bce(_against_rest(logits), reference, valid)
+
+
+def textdiff(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy + 1.5 squared Dice of the raw logits over all classes of a batch: TextDiff's loss as it is
+    trained, without a softmax, which draws each logit to 0 or 1. Shapes as `dice_ce`.
+    """
+    _, reference = _maps(logits, target)
+    raw = torch.where((target != IGNORED).unsqueeze(1), logits.float(), 0.0)
+    overlap, total = (raw * reference).sum(dim=(0, 2, 3)), (raw.square() + reference).sum(dim=(0, 2, 3))
+    return ce(logits, target) + 1.5 * (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
+
+
+def textdiff_softmax(logits: Tensor, target: Tensor) -> Tensor:
+    """TextDiff's loss with the Dice of probabilities. Shapes as `dice_ce`."""
+    return ce(logits, target) + 1.5 * squared_dice(logits, target)
+
+
 LOSSES: dict[str, Loss] = {
     "dice_ce": dice_ce,
     "dice": dice,
@@ -115,6 +164,7 @@ LOSSES: dict[str, Loss] = {
     "flat_dice_ce": flat_dice_ce,
     "transunet": transunet,
     "missformer": missformer,
+    "c2fvl": c2fvl,
 }
 
 
@@ -148,3 +198,13 @@ def _maps(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def _foreground(probability: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """The maps without the background's, where it has one."""
     return (probability[:, 1:], reference[:, 1:]) if probability.shape[1] > 1 else (probability, reference)
+
+
+def _against_rest(logits: Tensor) -> Tensor:
+    """The logit of each foreground class against all others together, float32; of one channel itself."""
+    logits = logits.float()
+    if logits.shape[1] == 1:
+        return logits
+    channels = logits.unbind(1)
+    others = [torch.logsumexp(torch.stack(channels[:c] + channels[c + 1 :]), 0) for c in range(1, len(channels))]
+    return logits[:, 1:] - torch.stack(others, dim=1)

@@ -41,8 +41,18 @@ def at_size(mask: Tensor, logits: Tensor) -> Tensor:
     return functional.interpolate(mask.unsqueeze(1).float(), size=size, mode="nearest").squeeze(1).long()
 
 
+def own_losses(network: Segmentor, found: Segmentation, weight: float) -> tuple[Tensor | float, dict[str, Tensor]]:
+    """The weighted sum of a network's own losses, and each of them unweighted, detached."""
+    parts = network.own_losses(found) if weight else {}
+    total = weight * torch.stack(list(parts.values())).sum() if parts else 0.0
+    return total, {name: part.detach() for name, part in parts.items()}
+
+
 class Supervised(nn.Module):
-    """Segmentation loss on the privileged view of a batch: how teacher and control learn."""
+    """Segmentation loss on the privileged view of a batch: how teacher and control learn.
+
+    own_weight: of the network's own losses.
+    """
 
     def __init__(
         self,
@@ -50,15 +60,19 @@ class Supervised(nn.Module):
         view: Callable[[Batch], View],
         loss: Loss,
         weights: Sequence[float] = (1.0,),
+        own_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.network, self.view, self.loss, self.weights = network, view, loss, tuple(weights)
+        self.own_weight = own_weight
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """ "loss" and "segmentation", float32 scalars."""
+        """ "loss", "segmentation", and each loss of the network's own, unweighted, as float32 scalars."""
         assert batch.mask is not None
-        value = loss_over_heads(self.loss, self.weights, self.network(*self.view(batch)), batch.mask)
-        return {"loss": value, "segmentation": value.detach()}
+        answer = self.network(*self.view(batch))
+        value = loss_over_heads(self.loss, self.weights, answer, batch.mask)
+        own, parts = own_losses(self.network, answer, self.own_weight)
+        return {"loss": value + own, "segmentation": value.detach(), **parts}
 
 
 class FrozenTeacher:
@@ -124,7 +138,8 @@ class Lesson:
 class Distilled(nn.Module):
     """Segmentation loss of the student plus weighted distillation losses against frozen teachers.
 
-    done: the share of the training that is over, set by the trainer before each step; weights follow it.
+    done: the share of the training that is over, set by the trainer before each step; weights follow it. own_weight:
+    of the network's own losses.
     """
 
     def __init__(
@@ -134,20 +149,24 @@ class Distilled(nn.Module):
         lessons: Sequence[Lesson],
         loss: Loss,
         weights: Sequence[float] = (1.0,),
+        own_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.network, self.loss, self.weights = network, loss, tuple(weights)
+        self.own_weight = own_weight
         self.distillers = nn.ModuleList(lesson.distiller for lesson in lessons)
         self.done = 0.0
         self.teachers, self.lessons = dict(teachers), tuple(lessons)  # no modules, so outside the module tree
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """ "loss", "segmentation", and each distiller's losses, unweighted, as float32 scalars."""
+        """ "loss", "segmentation", the network's own and each distiller's losses, unweighted, as float32 scalars."""
         assert batch.mask is not None
         shown = {name: teacher(batch) for name, teacher in self.teachers.items()}
         answer = self.network(*none(batch))
         value = loss_over_heads(self.loss, self.weights, answer, batch.mask)
-        parts = {"segmentation": value.detach()}
+        own, told = own_losses(self.network, answer, self.own_weight)
+        parts = {"segmentation": value.detach(), **told}
+        value = value + own
         for lesson in self.lessons:
             losses = lesson.distiller(answer, shown[lesson.teacher], batch.mask)
             value = value + lesson.weight_at(self.done) * torch.stack(list(losses.values())).sum()

@@ -114,7 +114,7 @@ class C2FVLFree(Segmentor):
     def _segment(self, image: Tensor, gain: Tensor | None) -> Segmentation:
         """gain: [B, D] factors of the skips' channels, channel c taking that of c modulo D."""
         require_divisible(image, self.divisor, "C2FVL")
-        stages = [self.stem(image)]
+        stages = [self.stem(image.contiguous(memory_format=torch.channels_last))]
         for down in self.downs:
             stages.append(down(stages[-1]))
         features = {f"stage{number}": stage for number, stage in enumerate(stages, start=1)}

@@ -40,20 +40,21 @@ class PixelGate(nn.Module):
         nn.init.uniform_(hidden.bias, 0, 1)
         self.bottleneck = nn.Sequential(hidden, nn.ReLU(), nn.Linear(4, 1))
 
-    def branches(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Both branches before their ReLU, each [B, C, H, W]."""
+    def branches(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Both branches before their ReLU, each [B, H, W, C] as `pixels`."""
         average = self.linear_avg.weight @ self.conv_avg.weight.flatten(1)
         largest = self.linear_max.weight @ self.conv_max.weight.flatten(1)
-        weight = torch.cat([average, largest])[:, :, None, None]
-        both = functional.conv2d(maps, weight, torch.cat([self.linear_avg.bias, self.linear_max.bias]))
-        average, largest = both.chunk(2, dim=1)
-        return average, largest
+        return (
+            functional.linear(pixels, average, self.linear_avg.bias),
+            functional.linear(pixels, largest, self.linear_max.bias),
+        )
 
     def gate(self, maps: Tensor) -> Tensor:
-        """maps: [B, C, H, W]. Returns [B, 1, H, W]."""
-        average, largest = self.branches(maps)
-        summed = average.relu().mean(dim=1) + largest.amax(dim=1).relu()
-        return self.bottleneck(summed.unsqueeze(3)).squeeze(3).unsqueeze(1)
+        """maps: [B, C, H, W], fastest with channels last. Returns [B, 1, H, W]."""
+        average, largest = self.branches(maps.permute(0, 2, 3, 1))
+        mean = average.relu() @ average.new_full((average.shape[3], 1), 1 / average.shape[3])  # faster than `mean`
+        summed = mean + largest.max(dim=3, keepdim=True).values.relu()
+        return self.bottleneck(summed).permute(0, 3, 1, 2)
 
     def forward(self, maps: Tensor) -> Tensor:
         """maps: [B, C, H, W]. Returns the same, gated."""

@@ -6,7 +6,10 @@ original has none. Whatever does not fit is unknown (None), never guessed.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
 
 ATTRIBUTES = ("bilateral", "number", "lupper", "lmiddle", "llower", "rupper", "rmiddle", "rlower")
 """The order of C2FVL's inputs. bilateral and the six thirds are 0 or 1; number counts infected areas."""
@@ -66,3 +69,29 @@ def sentence(attributes: Mapping[str, int]) -> str:
     extent = "Bilateral" if attributes["bilateral"] else "Unilateral"
     areas = "area" if count == 1 else "areas"
     return f"{extent} pulmonary infection, {number} infected {areas}, {' and '.join(lungs)}."
+
+
+def attribute_vector(attributes: Mapping[str, float | None] | None) -> Tensor:
+    """The attributes in the order of ATTRIBUTES, float32 [8]; NaN for what is None or not there, and throughout for
+    None.
+    """
+    known = attributes or {}
+    values = [known.get(name) for name in ATTRIBUTES]
+    return torch.tensor([float("nan") if value is None else float(value) for value in values])
+
+
+class SentenceAttributes:
+    """Makes the condition of kind "attributes" of reports: each sentence parsed, NaN where it cannot be.
+
+    identity: of the rule. length, width: as in `segmentors.base.Condition`.
+    """
+
+    identity = "attributes-1"
+    length = 1
+    width = len(ATTRIBUTES)
+
+    def batch(self, texts: Sequence[str]) -> Tensor:
+        """float32 [B, 8], NaN where unknown."""
+        if not texts:
+            return torch.empty(0, self.width)
+        return torch.stack([attribute_vector(parse_attributes(text)) for text in texts])
