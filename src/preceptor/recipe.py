@@ -46,8 +46,9 @@ class SegmentorRecipe(Part):
 class TrainingRecipe(Part):
     """Optimisation of one arm, with early stopping on validation Dice.
 
-    optimizer: "adamw", or "sgd" with Nesterov-free `momentum`. schedule, from `lr` to `min_lr` over `epochs`: "cosine"
-    (stepped once an epoch), "poly" (power 0.9, at every step) or "constant".
+    optimizer: "adamw", "adam" (weight decay as a penalty), or "sgd" with Nesterov-free `momentum`. schedule, from `lr`
+    to `min_lr` over `epochs`: "cosine" (stepped once an epoch), "poly" (power 0.9, at every step) or "constant"; "step"
+    multiplies `lr` by `factor` at each of the epochs `milestones`, whatever `min_lr`.
     loss_weights: of the loss on the logits, then on the logits of each side head, in the segmentor's order.
     own_loss_weight: of the losses that a segmentor brings along, such as C2FVL's alignment.
     batch_size: cases an optimiser step and device, before accumulation. patience: epochs without a better validation
@@ -64,9 +65,11 @@ class TrainingRecipe(Part):
     min_lr: NonNegative = 1e-6
     warmup_epochs: NonNegative = 0.0
     schedule_epochs: PositiveInt | None = None
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     momentum: Share = 0.9
-    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    schedule: Literal["cosine", "poly", "step", "constant"] = "cosine"
+    milestones: list[PositiveInt] = Field(default=[])
+    factor: Share = 0.5
     weight_decay: NonNegative = 0.01
     patience: Annotated[int, Field(ge=0)] = 20
     clip: NonNegative = 1.0

@@ -57,6 +57,13 @@ def test_cosine_goes_from_lr_to_min_lr_and_stays_there() -> None:
     assert learning_rate(settings, 200, 0.0) == learning_rate(settings, 299, 0.0) == 1e-6
 
 
+def test_steps_halve_the_rate_from_each_milestone_on() -> None:
+    settings = TrainingRecipe(epochs=200, lr=1e-3, schedule="step", milestones=[60, 100, 150, 180], factor=0.5)
+    found = [learning_rate(settings, epoch, 0.9) for epoch in (0, 59, 60, 99, 100, 149, 150, 179, 180, 199)]
+    rates = (1e-3, 5e-4, 2.5e-4, 1.25e-4, 6.25e-5)
+    assert found == pytest.approx([rate for rate in rates for _ in range(2)])
+
+
 def test_warm_up_is_linear_within_epochs() -> None:
     settings = TrainingRecipe(epochs=10, lr=1.0, warmup_epochs=2.0)
     assert learning_rate(settings, 0, 0.5) == 0.25

@@ -15,7 +15,8 @@ def learning_rate(settings: TrainingRecipe, epoch: int, share: float) -> float:
     """From lr to min_lr by the recipe's schedule, after a linear warm-up within epochs.
 
     cosine: stepped once an epoch (textfreekd.md, section 7). poly: power 0.9, at every step (the schedule of
-    TransUNet, MISSFormer and OpenMMLab's segmentors). share: how much of the epoch is done, 0..1.
+    TransUNet, MISSFormer and OpenMMLab's segmentors). step: times `factor` from each of `milestones` on (sikd.md,
+    section 6). share: how much of the epoch is done, 0..1.
     """
     now = epoch + share
     if now < settings.warmup_epochs:
@@ -23,6 +24,8 @@ def learning_rate(settings: TrainingRecipe, epoch: int, share: float) -> float:
     length = settings.schedule_epochs or settings.epochs
     if settings.schedule == "constant":
         return settings.lr
+    if settings.schedule == "step":
+        return settings.lr * settings.factor ** sum(epoch >= milestone for milestone in settings.milestones)
     if settings.schedule == "poly":
         left = (1 - min(now / length, 1.0)) ** POLY_POWER
     else:
@@ -31,9 +34,10 @@ def learning_rate(settings: TrainingRecipe, epoch: int, share: float) -> float:
 
 
 def make_optimizer(settings: TrainingRecipe, parameters: list[nn.Parameter], device: torch.device) -> Any:
-    """AdamW or SGD with momentum over `parameters`."""
+    """AdamW, Adam, or SGD with momentum over `parameters`."""
     common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     fused = device.type in ("cpu", "cuda")  # one pass over the weights: 0.4 of the time
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=settings.momentum, fused=fused, **common)
-    return torch.optim.AdamW(parameters, fused=fused, **common)
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, fused=fused, **common)
