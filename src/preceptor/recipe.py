@@ -83,6 +83,8 @@ class TrainingRecipe(Part):
         "transunet",
         "missformer",
         "c2fvl",
+        "textdiff",
+        "textdiff_softmax",
     ] = "dice_ce"
     loss_weights: list[NonNegative] = Field(default=[1.0], min_length=1)
     own_loss_weight: NonNegative = 1.0

@@ -45,8 +45,9 @@ class DataRecipe(Part):
     "eq255" (TextFreeKD), "bilinear_gt0" (LViT, C2FVL). ignore: stored mask values whose pixels take no part in
     training, validation and scores; under "exact" only. image_size: the network's input, height and width in pixels.
     clip: [low, high] in stored values, as Hounsfield units, before all else. normalize: "zscore" (per image and
-    channel), "unit" (the range of the clip or of the type to 0..1), "symmetric" (0..1, or that range, to -1..1), "none" (values
-    as stored), or by the whole volume: "volume_minmax" (0..1), "volume_zscore", "volume_percentile" (percentiles 2 to 98 to 0..1).
+    channel), "unit" (the range of the clip or of the type to 0..1), "symmetric" (0..1, or that range, to -1..1), "none"
+    (values as stored), or by the whole volume: "volume_minmax" (0..1), "volume_zscore", "volume_percentile" (2 to 98 %
+    to 0..1).
     antialias: when an image is reduced.
     missing_text: "empty" lets a case without report take part with an empty one.
     """

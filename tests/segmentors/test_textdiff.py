@@ -69,7 +69,7 @@ def test_kept_features_give_the_same_answer():
     image, report = given()
     with torch.no_grad():
         expected = network(image, report).logits
-        maps = network.extract(image)
+        maps = network.frozen_maps(image)
         assert torch.equal(network.classify(maps, report).logits, expected)
         halved = network.classify([part.half() for part in maps], report).logits
     torch.testing.assert_close(halved, expected, rtol=0.05, atol=0.01)

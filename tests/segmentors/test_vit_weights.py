@@ -157,7 +157,8 @@ def test_resizing_equals_first_order_splines():
 
 
 def test_other_dimensions_are_refused_by_the_file_s_names(published, source):
-    with pytest.raises(RecipeError, match=r"not those of this encoder[\s\S]*does not fit patch\.weight \(24, 64, 1, 1\)"):
+    wrong = r"not those of this encoder[\s\S]*does not fit patch\.weight \(24, 64, 1, 1\)"
+    with pytest.raises(RecipeError, match=wrong):
         network(width=24, pretrained=source)
     with pytest.raises(RecipeError, match=r"not known: (Transformer/encoderblock_1/|blocks\.1\.)"):
         network(depth=1, pretrained=source)

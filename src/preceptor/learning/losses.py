@@ -165,6 +165,8 @@ LOSSES: dict[str, Loss] = {
     "transunet": transunet,
     "missformer": missformer,
     "c2fvl": c2fvl,
+    "textdiff": textdiff,
+    "textdiff_softmax": textdiff_softmax,
 }
 
 

@@ -95,7 +95,7 @@ class TextDiffFree(Segmentor):
         self.frozen._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
-    def extract(self, image: Tensor) -> tuple[Tensor, ...]:
+    def frozen_maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """image: [B, in_channels, H, W] -> the frozen maps [B, C_k, h_k, w_k], float32, without gradient.
 
         They depend on nothing that learns, so they may be kept. Raises RecipeError for a size that does not fit.
@@ -108,7 +108,7 @@ class TextDiffFree(Segmentor):
     def classify(
         self, maps: Sequence[Tensor], condition: Tensor | None = None, size: tuple[int, int] | None = None
     ) -> Segmentation:
-        """maps: as `extract` gives them, in any precision; size: (H, W) of the image, read off them if left out."""
+        """maps: as `frozen_maps` gives them, in any precision; size: (H, W) of the image, read off them if left out."""
         if size is None:
             stride = self.frozen.strides[-1]
             size = (maps[-1].shape[2] * stride, maps[-1].shape[3] * stride)
@@ -120,7 +120,7 @@ class TextDiffFree(Segmentor):
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Segmentation:
         """As the base says."""
-        return self.classify(self.extract(image), None, (image.shape[2], image.shape[3]))
+        return self.classify(self.frozen_maps(image), None, (image.shape[2], image.shape[3]))
 
 
 class TextDiff(TextDiffFree):
@@ -212,7 +212,7 @@ class TextDiff(TextDiffFree):
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Segmentation:
         """condition: [B, length, width] report features; the rest as in the base."""
-        return self.classify(self.extract(image), condition, (image.shape[2], image.shape[3]))
+        return self.classify(self.frozen_maps(image), condition, (image.shape[2], image.shape[3]))
 
     def own_losses(self, found: Segmentation) -> dict[str, Tensor]:
         """ "alignment": `contrastive` * (1 - cosine of image and report), mean over the batch."""
