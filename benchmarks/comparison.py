@@ -12,19 +12,22 @@ PRICES = ("parameters", "gflops", "latency_ms", "epochs", "minutes")
 def comparison(folder: Path) -> str:
     """Everything that docs/results.md says of a comparison."""
     result = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-    first = folder / "runs" / result["entries"][0]["folder"]
+    report = next(entry["report"] for entry in result["entries"] if entry["report"])
+    first = (folder / report).parent
     made = json.loads((first / "environment.json").read_text(encoding="utf-8"))
-    parts = [ranked(result), gained(result), by_class(result, "dice", 3), by_class(result, "hd95", 1), cost(result)]
+    parts = [f"**{result['answer']}**", ranked(result), gained(result), by_class(result, "dice", 3), by_class(result, "hd95", 1), cost(result)]
+    if result["warnings"]:
+        parts.append("\n".join(f"- {warning}" for warning in result["warnings"]))
     if result["unfinished"]:
         parts.append("\n".join(f"- {run['run']} {run['state']}: {run['reason']}" for run in result["unfinished"]))
     minutes = sum(entry["minutes"] * len(entry["seeds"]) for entry in result["entries"] if "minutes" in entry)
     groups = f" of {result['groups']} patients" if result["groups"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in made["packages"].items() if version)
     parts.append(
-        f"{result['cases']} test volumes{groups}, {100 * result['confidence']:g} % BCa bootstrap intervals over "
-        f"{'patients' if groups else 'volumes'} ({result['resamples']} resamples), distances in "
-        f"{'voxels' if result['unit'] != 'mm' else 'mm'}; training {minutes:.0f} minutes of one core in all, "
-        f"{made['processor']}, {made['cores']} cores; {versions}."
+        f"{result['cases']} test {result['scored']}s{groups}, {100 * result['confidence']:g} % BCa bootstrap intervals "
+        f"over {'patients' if groups else result['scored'] + 's'} ({result['resamples']} resamples), distances in "
+        f"{result['unit'] if result['unit'] == 'mm' else result['unit'] + 's'}; training {minutes:.0f} minutes in all, "
+        f"each run on one core beside others, {made['processor']}, {made['cores']} cores; {versions}."
     )
     return "\n\n".join(parts)
 
