@@ -62,7 +62,7 @@ class Course:
     """
 
     def __init__(self, setting: Setting, pair: Pair, names: tuple[str, ...], *, with_teacher: bool = True) -> None:
-        size, count, side = ("tiny", 2, 96) if setting.quick else ("base", 4, 224)
+        size, count, side = ("tiny", 2, 96) if setting.quick else ("base", 2, 224)
         common: dict[str, Any] = {"in_channels": 3, "classes": CLASSES, "size": size}
         torch.manual_seed(setting.seed)
         self.student = zoo.build(pair.student, **common)
@@ -105,7 +105,7 @@ def rows(setting: Setting) -> Iterator[Line]:
     for pair in PAIRS:
         course = Course(setting, pair, pair.distillers)
         names = [PLAIN, LEAST, *pair.distillers]
-        taken = by_turns({name: course.step(name) for name in names}, 3 if setting.quick else 7, warm=2)
+        taken = by_turns({name: course.step(name) for name in names}, 3 if setting.quick else 5, warm=2)
         weighed = names[:3] if setting.quick else names
         memory = dict(
             zip(

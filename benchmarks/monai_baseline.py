@@ -106,7 +106,7 @@ def _forward(loop: PlainLoop, shown: Batch) -> None:
         loop.network(shown.image.to(memory_format=loop.format))
 
 
-def _step(loop: PlainLoop, shown: Batch) -> None:
+def _step(loop: PlainLoop, shown: Batch) -> float:
     loop.network.train()
     assert shown.mask is not None
-    loop.step(shown.image, shown.mask)
+    return loop.step(shown.image, shown.mask)

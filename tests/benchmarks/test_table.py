@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measure import PacedLoader, Times, in_turn, middle
-from benchmarks.table import BEGIN, END, Row, render, write_block
+from benchmarks.measure import PacedLoader, Times, by_turns, in_turn, middle
+from benchmarks.segmentors import NETWORKS as SEGMENTORS
+from benchmarks.table import BEGIN, END, Line, Row, render, write_block
+from preceptor.distillers.zoo import DISTILLERS
 
 ROOT = Path(__file__).parents[2]
 MACHINE: dict[str, Any] = {
@@ -32,6 +34,13 @@ def test_contenders_take_turns_in_changing_order() -> None:
     times = in_turn(lambda: calls.append("ours"), lambda: calls.append("baseline"), rounds=2, warm=1)
     assert calls == ["ours", "baseline", "baseline", "ours", "ours", "baseline"]
     assert len(times.ours) == len(times.baseline) == 2
+
+
+def test_many_contenders_share_every_round() -> None:
+    calls: list[str] = []
+    taken = by_turns({name: lambda name=name: calls.append(name) for name in "abc"}, rounds=1, warm=1)  # type: ignore[misc]
+    assert "".join(calls) == "abccba"
+    assert {name: len(times) for name, times in taken.items()} == {"a": 1, "b": 1, "c": 1}
 
 
 def test_paced_loader_hands_out_one_batch_and_lets_the_baseline_step_in_between() -> None:
@@ -92,6 +101,21 @@ def test_table_shows_machine_both_contenders_and_memory() -> None:
     assert "quick run" in render([row], {**MACHINE, "quick": True})
 
 
+def test_lines_of_other_columns_make_tables_of_their_own() -> None:
+    lines = [
+        Line("Trees", {"tree": name, "height": f"{size} m"}, {"tree": name, "height": size}, met)
+        for name, size, met in (("oak", 30, True), ("elm", 20, None))
+    ]
+    shown = render([*lines, Row("a step", 1.0, 1.0, "ms", 1.0, 1.0, 1.0)], MACHINE)
+    assert shown.split("\n\n")[2:] == [
+        "### Trees",
+        "| tree | height |\n|---|---:|\n| oak | 30 m |\n| elm | 20 m |",
+    ]
+    assert "| a step |" in shown.split("\n\n")[1]
+    assert lines[0].plain() == {"table": "Trees", "tree": "oak", "height": 30, "met": True}
+    assert "comparison" not in render(lines, MACHINE)
+
+
 def test_difference_keeps_its_sign() -> None:
     row = Row("Dice", 0.7, 0.71, "Dice", -0.01, -0.02, 0.001, "difference")
     assert "| 0.7000 Dice | 0.7100 Dice | -0.0100 (-0.0200 to +0.0010) |" in render([row], MACHINE)
@@ -124,10 +148,13 @@ def test_the_command_prints_every_comparison(tmp_path: Path) -> None:
     out = tmp_path / "table.json"
     command = [sys.executable, "-m", "benchmarks", "--quick", "--json", str(out)]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=900)
-    rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    written = json.loads(out.read_text(encoding="utf-8"))
+    rows, lines = written["rows"], written["lines"]
     names = " ".join(row["name"] for row in rows)
-    for part in ("training step", "distillation step", "float32 NCHW", "Dice", "BERT", "loader", "--help"):
+    for part in ("training step", "distillation step", "float32 NCHW", "Dice", "BERT", "MONAI", "loader", "--help"):
         assert part in names
     assert all(row["ours"] > 0 for row in rows if row["unit"] != "Dice")
     assert sum(row["memory"] is not None for row in rows) == 5
     assert all(row["name"] in done.stdout for row in rows)
+    assert {line["table"].partition(" ")[0] for line in lines} == {"Distillers", "Segmentors"}
+    assert {line["name"] for line in lines} >= {*DISTILLERS, *SEGMENTORS}

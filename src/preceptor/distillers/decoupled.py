@@ -21,6 +21,9 @@ from preceptor.distillers.pairs import Align, Interpolation, resize
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, Tap
 
+NONE = -1e30
+"""The logit of a class that is left out."""
+
 
 def decoupled_terms(
     student: Tensor, teacher: Tensor, labels: Tensor, temperature: float = 1.0
@@ -31,24 +34,24 @@ def decoupled_terms(
     C = 2. labels: [B, H, W] int64 in 0..C-1. TCKD + (1 - teacher's probability of the label) * NCKD is the KL of all
     classes (equation 6 of the paper).
     """
-    mine, theirs = student / temperature, teacher / temperature
     place = labels.unsqueeze(1)
-    mine_label, theirs_label = mine.gather(1, place), theirs.gather(1, place)
-    mine_rest = mine.scatter(1, place, -torch.inf)
-    theirs_rest = theirs.scatter(1, place, -torch.inf)
-    mine_total, theirs_total = (
-        torch.logsumexp(mine_rest, 1, keepdim=True),
-        torch.logsumexp(theirs_rest, 1, keepdim=True),
-    )
-    # The margin of the label over the rest is the logit of the binary distribution.
-    target = _binary_kl(mine_label - mine_total, theirs_label - theirs_total)
+    margin, log_q = _margin_and_rest(student / temperature, place)
+    their_margin, log_p = _margin_and_rest(teacher / temperature, place)
+    target = _binary_kl(margin, their_margin)
     if student.shape[1] == 2:
         return target.squeeze(1), torch.zeros_like(target).squeeze(1)
-    # 0 for both at the label, where the two logarithms are -inf and their difference would be undefined.
-    log_q = (mine - mine_total).scatter(1, place, 0.0)
-    log_p = (theirs - theirs_total).scatter(1, place, 0.0)
-    others = (torch.exp(theirs_rest - theirs_total) * (log_p - log_q)).sum(dim=1)
-    return target.squeeze(1), others
+    return target.squeeze(1), (log_p.exp() * (log_p - log_q)).sum(dim=1)
+
+
+def _margin_and_rest(logits: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """(the logit of the label against all others together, the log-probabilities among the others).
+
+    logits: [B, C, H, W]; place: the labels, [B, 1, H, W], as the margin is. At the label the log-probability is so low
+    that the probability is 0, but finite, so that differences of two are.
+    """
+    rest = logits.scatter(1, place, NONE)
+    total = torch.logsumexp(rest, 1, keepdim=True)
+    return logits.gather(1, place) - total, rest - total
 
 
 def _binary_kl(student: Tensor, teacher: Tensor) -> Tensor:
