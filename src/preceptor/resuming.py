@@ -1,6 +1,6 @@
 """What lets the same command go on, and what forbids it: one process a folder, the same recipe, the same data."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ CHANGEABLE = (
     "reports.features",
     "training.epochs",
     "teacher.training.epochs",
+    "teachers.NAME.training.epochs",
     "training.workers",
     "training.accelerator",
     "training.strategy",
     "training.checkpoint_minutes",
     "teacher.source",
+    "teachers.NAME.source",
     "control.source",
     "evaluate.",
     "seeds",
@@ -30,8 +32,21 @@ CHANGEABLE = (
 """Recipe keys that may differ when a run is resumed: they do not change what finished stages have learned.
 
 `data.root` may move since the content of the cases is checked; more seeds may be added. Devices and nodes stay: their
-number multiplies the batch, in which the student must not differ from its control.
+number multiplies the batch, in which the student must not differ from its control. NAME stands for any one name, and a
+key that ends with a stop for all below it.
 """
+
+
+def is_among(line: str, keys: Iterable[str]) -> bool:
+    """Whether a line of `differences` is of one of these keys, written as those of CHANGEABLE are."""
+    found = line.partition(": ")[0].split(".")
+    return any(_fits(found, key) for key in keys)
+
+
+def _fits(found: Sequence[str], key: str) -> bool:
+    wanted = key.rstrip(".").split(".")
+    whole = len(found) == len(wanted) or (key.endswith(".") and len(found) > len(wanted))
+    return whole and all(part in ("NAME", name) for name, part in zip(found, wanted, strict=False))
 
 
 def require_same_recipe(folder: Path, recipe: Recipe) -> None:
@@ -43,7 +58,7 @@ def require_same_recipe(folder: Path, recipe: Recipe) -> None:
     if not path.exists():
         return
     changed = differences(read_recipe(path).plain(), recipe.plain())
-    refused = [line for line in changed if not line.startswith(CHANGEABLE)]
+    refused = [line for line in changed if not is_among(line, CHANGEABLE)]
     if refused and not any(folder.glob("*/seed-*")):
         (folder / "data.json").unlink(missing_ok=True)
     elif refused:
