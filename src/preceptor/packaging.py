@@ -9,8 +9,9 @@ from preceptor.errors import RecipeError, StorageError
 from preceptor.evaluation.scores import read_rows
 from preceptor.learning.arm import build_network, check_same_view, preprocessing_of, segmentor_of
 from preceptor.learning.privilege import Reader
-from preceptor.recipe import Recipe, validate_recipe
+from preceptor.recipe import Recipe, SegmentorRecipe, validate_recipe
 from preceptor.resuming import CHANGEABLE, differences
+from preceptor.segmentors import zoo as segmentors
 from preceptor.storage import hash_file, read_json, read_tensors, write_bytes, write_json, write_text
 
 
@@ -56,14 +57,13 @@ def is_packaged(folder: Path) -> bool:
 def take_teacher(source: Path, target: Path, recipe: Recipe, arm: str, seed: int, reader: Reader | None) -> None:
     """Copy the teacher of an arm into `target`: of another run (same seed, else its first), or a package as it is.
 
-    Raises StorageError where there is none, RecipeError where it would see something else than the recipe says.
+    Raises StorageError where there is none, RecipeError where there are several of other names, or where it is another
+    network or would see something else than the recipe says.
     """
-    places = [*source.glob(f"{arm}/seed-{seed}"), *sorted(source.glob("teacher*/seed-*"))]
-    found = next((place / "package" for place in places if (place / "package" / "package.json").is_file()), source)
-    if not (found / "package.json").is_file():
-        raise StorageError("neither a run with a trained teacher nor a package", where=source)
+    found = _find_teacher(source, arm, seed)
     package = load_package(found)
     check_same_view(recipe, package, found)
+    _require_same_network(package.segmentor, recipe.segmentor_of(arm), found)
     wanted = recipe.privilege_of(arm)
     if package.needs != wanted:
         raise RecipeError(
@@ -83,6 +83,52 @@ def take_teacher(source: Path, target: Path, recipe: Recipe, arm: str, seed: int
             remedy="set the reports section to the teacher's encoder, revision, length and width",
         )
     _take(found, target, source, package.card, seed)
+
+
+def _find_teacher(source: Path, arm: str, seed: int) -> Path:
+    """The package of an arm in the run `source`, or of its only teacher: of the same seed, else of the first."""
+    arms: dict[str, dict[int, Path]] = {}
+    for file in source.glob("teacher*/seed-*/package/package.json"):
+        place = file.parents[1]
+        arms.setdefault(place.parent.name, {})[int(place.name.removeprefix("seed-"))] = file.parent
+    if len(arms) > 1 and arm not in arms:
+        raise RecipeError(
+            f"the run has several teachers, and none of them is the {arm}",
+            where=source,
+            offenders=sorted(arms),
+            remedy="name the package of one of them, such as "
+            f"{source / min(arms) / f'seed-{min(arms[min(arms)])}' / 'package'}",
+        )
+    if arms:
+        seeds = arms.get(arm) or next(iter(arms.values()))
+        return seeds.get(seed) or seeds[min(seeds)]
+    if not (source / "package.json").is_file():
+        raise StorageError("neither a run with a trained teacher nor a package", where=source)
+    return source
+
+
+def _require_same_network(theirs: dict[str, Any], ours: SegmentorRecipe, where: Path) -> None:
+    """Refuse a teacher of another network than the recipe's; an option that is left out has its default."""
+    made_of = [
+        {"name": name, "size": size, "options": _options(name, options) if theirs["name"] == ours.name else {}}
+        for name, size, options in (
+            (theirs["name"], theirs["size"], theirs["options"]),
+            (ours.name, ours.size, ours.model_dump(mode="json")["options"]),
+        )
+    ]
+    changed = differences({"segmentor": made_of[0]}, {"segmentor": made_of[1]})
+    if changed:
+        raise RecipeError(
+            "the named teacher is another network than the recipe says",
+            where=where,
+            offenders=[f"{line} (in the recipe)" for line in changed],
+            remedy="give the recipe the segmentor of the named teacher, or name a teacher of this segmentor",
+        )
+
+
+def _options(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    every = {**segmentors.options(name), **given}
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in every.items() if key != "pretrained"}
 
 
 SHARED = ("student", "training", "data", "augment")

@@ -1,0 +1,90 @@
+"""Packages from other runs are taken only where they are what the recipe says, and whole."""
+
+from pathlib import Path
+
+import pytest
+
+from preceptor.data.transforms import Preprocessing
+from preceptor.delivery.package import save_package
+from preceptor.errors import RecipeError, StorageError
+from preceptor.learning.arm import build_network, segmentor_of
+from preceptor.packaging import take_teacher, weights_hash
+from preceptor.recipe import Recipe, validate_recipe
+from preceptor.storage import write_json
+
+
+@pytest.fixture
+def recipe(small_recipe: dict) -> Recipe:
+    """Teacher and student are the same small network, without reports."""
+    teacher = {"segmentor": {"name": "unguided", "size": "tiny"}}
+    return validate_recipe({**small_recipe, "student": {"name": "unguided", "size": "tiny"}, "teacher": teacher})
+
+
+def package(place: Path, recipe: Recipe, arm: str = "teacher", weights: int = 0) -> Path:
+    """What the training of an arm leaves; `weights` is the seed of the weights."""
+    segmentor = segmentor_of(recipe, arm, None)
+    network = build_network(segmentor, weights)
+    segmentor.pop("pretrained")
+    save_package(
+        place / "package",
+        network,
+        segmentor=segmentor,
+        preprocessing=Preprocessing.from_recipe(recipe.data),
+        labels=recipe.data.labels,
+        card={"recipe": recipe.plain(), "validation": 0.5},
+    )
+    write_json(place / "done.json", {"best": 0.5, "epochs": 2})
+    return place / "package"
+
+
+def take(source: Path, target: Path, recipe: Recipe, arm: str = "teacher", seed: int = 0) -> str:
+    """The hash of the weights that are taken."""
+    take_teacher(source, target, recipe, arm, seed, None)
+    return weights_hash(target / "package")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("teacher.segmentor.name=plain_unet", "segmentor.name: unguided -> plain_unet"),
+        ("teacher.segmentor.size=small", "segmentor.size: tiny -> small"),
+        ("teacher.segmentor.options.head_width=16", "segmentor.options.head_width: 24 -> 16"),
+    ],
+)
+def test_a_teacher_of_another_network_is_refused(recipe: Recipe, tmp_path: Path, change: str, told: str) -> None:
+    found = package(tmp_path / "a", recipe)
+    with pytest.raises(RecipeError, match="another network") as error:
+        take(found, tmp_path / "b", validate_recipe(recipe.plain(), changes=[change]))
+    assert told in str(error.value)
+    assert not (tmp_path / "b").exists()
+
+
+def test_an_option_that_is_left_out_is_its_default(recipe: Recipe, tmp_path: Path) -> None:
+    found = package(tmp_path / "a", recipe)
+    assert take(
+        found, tmp_path / "b", validate_recipe(recipe.plain(), changes=["teacher.segmentor.options.head_width=24"])
+    )
+
+
+def test_the_teacher_of_the_seed_is_taken_else_that_of_the_lowest(recipe: Recipe, tmp_path: Path) -> None:
+    made = {n: weights_hash(package(tmp_path / "a" / "teacher" / f"seed-{n}", recipe, weights=n)) for n in (10, 2)}
+    assert take(tmp_path / "a", tmp_path / "b", recipe, seed=10) == made[10]
+    assert take(tmp_path / "a", tmp_path / "c", recipe, seed=3) == made[2]
+    assert take(tmp_path / "a", tmp_path / "d", recipe, seed=0) == made[2]
+
+
+def test_of_several_teachers_the_one_of_that_name_is_taken(small_recipe: dict, recipe: Recipe, tmp_path: Path) -> None:
+    names = ("x", "y")
+    made = {n: weights_hash(package(tmp_path / "a" / f"teacher-{n}" / "seed-5", recipe, weights=ord(n))) for n in names}
+    with pytest.raises(RecipeError, match="several teachers") as error:
+        take(tmp_path / "a", tmp_path / "b", recipe)
+    assert "teacher-x" in str(error.value)
+    assert "teacher-y" in str(error.value)
+    plain = {**recipe.plain(), "teacher": None, "teachers": dict.fromkeys(names, recipe.plain()["teacher"])}
+    plain["distill"] = [{"name": "kd", "teacher": "x"}]
+    assert take(tmp_path / "a", tmp_path / "c", validate_recipe(plain), "teacher-y") == made["y"]
+
+
+def test_what_holds_no_teacher_is_told(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="neither a run with a trained teacher nor a package"):
+        take(tmp_path, tmp_path / "b", recipe)
