@@ -8,6 +8,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,33 @@ def test_a_damaged_mark_counts_as_unfinished(task: Callable[..., Task], tmp_path
     assert stands(task("a"))
     (tmp_path / "a" / "stands.json").write_text("{", encoding="utf-8")
     assert not stands(task("a"))
+
+
+def test_what_lost_a_file_that_it_leaves_is_run_again(task: Callable[..., Task], tmp_path: Path) -> None:
+    made = replace(task("a", f"touch {tmp_path / 'a' / 'kept'} {tmp_path / 'a' / 'lost'}"), leaves=("kept", "lost"))
+    for _ in range(2):
+        launch([made], Processes(), Progress())
+    assert order(tmp_path) == ["a"]
+    (tmp_path / "a" / "lost").unlink()
+    assert not stands(made)
+    launch([made], Processes(), Progress())
+    assert order(tmp_path) == ["a", "a"]
+    assert stands(made)
+
+
+@pytest.mark.parametrize(
+    ("needs", "message"),
+    [({"b": ["absent"]}, "b needs absent"), ({"a": ["b"], "b": ["a"]}, "cycle"), ({"a": ["a"]}, "cycle")],
+)
+def test_tasks_that_could_never_start_are_refused_before_any_runs(
+    needs: dict[str, list[str]], message: str, task: Callable[..., Task]
+) -> None:
+    class Idle(Processes):
+        def start(self, task: Task, slot: int):
+            raise AssertionError("nothing is to run")
+
+    with pytest.raises(ValueError, match=message):
+        launch([task("first"), *(task(name, needs=needs.get(name, ())) for name in "ab")], Idle(), Progress())
 
 
 def test_a_failed_task_leaves_the_others_and_is_tried_again(task: Callable[..., Task], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ launcher's matter (`launchers.py`).
 """
 
 import datetime
+import graphlib
 import shlex
 import signal
 import sys
@@ -30,13 +31,17 @@ START = "=== "
 
 @dataclass(frozen=True)
 class Task:
-    """A command, the folder it fills, and the names of the tasks that must be done before. key: what it depends on."""
+    """A command, the folder it fills, and the names of the tasks that must be done before. key: what it depends on.
+
+    leaves: files that it leaves below its folder; without any of them it does not stand.
+    """
 
     name: str
     command: tuple[str, ...]
     folder: Path
     needs: tuple[str, ...] = ()
     key: Any = None
+    leaves: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,9 @@ def launch(tasks: Sequence[Task], launcher: Launcher, progress: Progress) -> dic
 
     A task whose needs failed waits; the same call tries both again. SIGTERM and Ctrl-C ask the running tasks to save,
     wait for them, and raise Interrupted or KeyboardInterrupt; a second one kills them. No task outlives this call.
+    Raises ValueError, before anything runs, for tasks that could never start.
     """
+    _require_startable(tasks)
     standing = {task.name: Ended("done") for task in tasks if stands(task)}
     board = _Board([task for task in tasks if task.name not in standing], standing)
     progress.start("runs", len(tasks), len(standing))
@@ -102,6 +109,15 @@ def launch(tasks: Sequence[Task], launcher: Launcher, progress: Progress) -> dic
         raise Interrupted("compare") if asked[0] == signal.SIGTERM else KeyboardInterrupt
     progress.finish()
     return {task.name: board.ended[task.name] for task in tasks}
+
+
+def _require_startable(tasks: Sequence[Task]) -> None:
+    """Refuse needs that are no task of the call, and tasks that need each other."""
+    names = {task.name for task in tasks}
+    unknown = [f"{task.name} needs {name}" for task in tasks for name in task.needs if name not in names]
+    if unknown:
+        raise ValueError(f"no task has such a name: {', '.join(unknown)}")
+    graphlib.TopologicalSorter({task.name: task.needs for task in tasks}).prepare()  # its CycleError names the circle
 
 
 @contextmanager
@@ -175,8 +191,10 @@ def _stop(board: _Board, asked: Sequence[int]) -> None:
 
 
 def stands(task: Task) -> bool:
-    """Whether the folder of a task holds its end, for this very key."""
+    """Whether the folder of a task holds its end, for this very key, and all that it leaves."""
     path = task.folder / "stands.json"
+    if not all((task.folder / name).is_file() for name in task.leaves):
+        return False
     try:
         return path.is_file() and read_json(path).get("key") == hash_json(task.key)
     except StorageError:  # damaged: the run itself finds out what of it is whole
