@@ -6,9 +6,9 @@ import pytest
 
 from preceptor.data.transforms import Preprocessing
 from preceptor.delivery.package import save_package
-from preceptor.errors import RecipeError, StorageError
+from preceptor.errors import DataError, RecipeError, StorageError
 from preceptor.learning.arm import build_network, segmentor_of
-from preceptor.packaging import take_teacher, weights_hash
+from preceptor.packaging import take_control, take_teacher, weights_hash
 from preceptor.recipe import Recipe, validate_recipe
 from preceptor.storage import write_json
 
@@ -83,6 +83,43 @@ def test_of_several_teachers_the_one_of_that_name_is_taken(small_recipe: dict, r
     plain = {**recipe.plain(), "teacher": None, "teachers": dict.fromkeys(names, recipe.plain()["teacher"])}
     plain["distill"] = [{"name": "kd", "teacher": "x"}]
     assert take(tmp_path / "a", tmp_path / "c", validate_recipe(plain), "teacher-y") == made["y"]
+
+
+CASES = {"c0": "a1", "c1": "b2"}
+
+
+@pytest.fixture
+def source(recipe: Recipe, tmp_path: Path) -> Path:
+    """A run of a control on CASES."""
+    package(tmp_path / "a" / "control" / "seed-0", recipe, "control")
+    write_json(tmp_path / "a" / "data.json", {"fingerprints": CASES})
+    return tmp_path / "a"
+
+
+def test_a_control_of_other_epochs_is_refused(recipe: Recipe, source: Path, tmp_path: Path) -> None:
+    longer = validate_recipe(recipe.plain(), changes=["training.epochs=100"])
+    with pytest.raises(RecipeError, match=r"training\.epochs: 2 -> 100"):
+        take_control(source, tmp_path / "b", longer, 0, CASES)
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("cases", [{**CASES, "c1": "b3"}, {"c0": "a1"}, {**CASES, "c2": "c3"}])
+def test_a_control_of_other_cases_is_refused(recipe: Recipe, source: Path, tmp_path: Path, cases: dict) -> None:
+    with pytest.raises(DataError, match="other cases"):
+        take_control(source, tmp_path / "b", recipe, 0, cases)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_control_of_unknown_cases_is_refused(recipe: Recipe, source: Path, tmp_path: Path) -> None:
+    (source / "data.json").unlink()
+    with pytest.raises(DataError, match="other cases"):
+        take_control(source, tmp_path / "b", recipe, 0, CASES)
+
+
+def test_a_control_of_a_machine_with_other_folders_and_workers_is_taken(recipe, source: Path, tmp_path: Path) -> None:
+    changes = ["data.root=elsewhere", "data.licence=CC0", "training.workers=2", "seeds=[0, 1]"]
+    take_control(source, tmp_path / "b", validate_recipe(recipe.plain(), changes=changes), 0, CASES)
+    assert (tmp_path / "b" / "done.json").is_file()
 
 
 def test_what_holds_no_teacher_is_told(recipe: Recipe, tmp_path: Path) -> None:

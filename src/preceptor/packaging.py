@@ -1,16 +1,17 @@
 """The packages of a run: of each arm and seed, of a teacher that was trained elsewhere, and the one that is shipped."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from preceptor.delivery.package import load_package, save_package, update_card
-from preceptor.errors import RecipeError, StorageError
+from preceptor.errors import DataError, RecipeError, StorageError
 from preceptor.evaluation.scores import read_rows
 from preceptor.learning.arm import build_network, check_same_view, preprocessing_of, segmentor_of
 from preceptor.learning.privilege import Reader
 from preceptor.recipe import Recipe, SegmentorRecipe, validate_recipe
-from preceptor.resuming import CHANGEABLE, differences
+from preceptor.resuming import differences, is_among
 from preceptor.segmentors import zoo as segmentors
 from preceptor.storage import hash_file, read_json, read_tensors, write_bytes, write_json, write_text
 
@@ -134,11 +135,26 @@ def _options(name: str, given: dict[str, Any]) -> dict[str, Any]:
 SHARED = ("student", "training", "data", "augment")
 """What a control and its student must have in common: all that a recipe says but the teacher."""
 
+UNLEARNED = (
+    "data.root",
+    "data.licence",
+    "data.source",
+    "training.workers",
+    "training.accelerator",
+    "training.strategy",
+    "training.checkpoint_minutes",
+)
+"""Keys of SHARED in which a control and its student may differ; of `data.root`, the content of the cases is compared.
 
-def take_control(source: Path, target: Path, recipe: Recipe, seed: int) -> None:
-    """Copy the control of the same seed from another run into `target`.
+Fewer than CHANGEABLE: a run that goes on to more epochs trains its control so long as well, one that was taken is not.
+"""
 
-    Raises StorageError where there is none, RecipeError where it was trained otherwise than this recipe's student.
+
+def take_control(source: Path, target: Path, recipe: Recipe, seed: int, cases: Mapping[str, str]) -> None:
+    """Copy the control of the same seed from another run into `target`. cases: our `resuming.fingerprints`.
+
+    Raises StorageError where there is none, RecipeError where it was trained otherwise than this recipe's student,
+    DataError where it was on other cases.
     """
     found = source / "control" / f"seed-{seed}" / "package"
     if not (found / "package.json").is_file():
@@ -151,7 +167,7 @@ def take_control(source: Path, target: Path, recipe: Recipe, seed: int) -> None:
         line
         for part in SHARED
         for line in differences({part: theirs.get(part)}, {part: ours[part]})
-        if not line.startswith(CHANGEABLE)
+        if not is_among(line, UNLEARNED)
     ]
     if changed:
         raise RecipeError(
@@ -159,6 +175,15 @@ def take_control(source: Path, target: Path, recipe: Recipe, seed: int) -> None:
             where=found,
             offenders=changed,
             remedy="undo the change, or remove control.source so that the control is trained here",
+        )
+    data = source / "data.json"
+    others = differences(read_json(data).get("fingerprints", {}) if data.is_file() else {}, dict(cases))
+    if others:
+        raise DataError(
+            "the named control was trained on other cases than this student",
+            where=source,
+            offenders=others,
+            remedy="name a control of these cases, or remove control.source so that the control is trained here",
         )
     _take(found, target, source, package.card, seed)
 

@@ -222,7 +222,8 @@ class Pipeline:
 
         folder, source = self.place(arm, seed), self.taken(arm)
         if source and arm == "control":
-            take_control(Path(source), folder, self.recipe, seed)
+            cases = read_json(self.folder / "data.json")["fingerprints"]
+            take_control(Path(source), folder, self.recipe, seed, cases)
             return
         if source:
             take_teacher(Path(source), folder, self.recipe, arm, seed, self.reader(arm))
