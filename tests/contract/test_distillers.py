@@ -5,9 +5,12 @@ from functools import partial
 import pytest
 import torch
 
+from preceptor.distillers.pairs import pair_taps
 from preceptor.distillers.zoo import DISTILLERS, build, options_of
 from preceptor.errors import RecipeError
+from preceptor.segmentors import zoo
 from preceptor.segmentors.base import Segmentation, Tap
+from tests.contract.test_segmentors import FIRST, shown
 
 SIDES = (16, 8)
 CLASSES = 3
@@ -300,3 +303,50 @@ def test_its_own_layers_depend_on_the_seed_alone(name, options):
 def test_every_option_has_a_default(name):
     assert all(default is not ... for default in options_of(name).values())
     make(name, {option: default for option, default in options_of(name).items() if option != "seed"})
+
+
+@pytest.fixture(scope="module")
+def taps_of_the_zoo():
+    """From segmentor to its taps; weights are not made."""
+    with torch.device("meta"):
+        return {
+            name: zoo.build(name, in_channels=1, classes=2, condition=shown(name), **options).taps
+            for name, options in FIRST.values()
+        }
+
+
+def compared(student: tuple[Tap, ...], teacher: tuple[Tap, ...], group: str) -> list[set[int]]:
+    """The strides among which pairs of the group are looked for, of each network."""
+    found = [{tap.stride for tap in taps if tap.group == group} for taps in (student, teacher)]
+    if all(found):
+        return found
+    if group == "preact":
+        return compared(student, teacher, "encoder")
+    return [{tap.stride for tap in taps if tap.group in ("encoder", "decoder")} for taps in (student, teacher)]
+
+
+@pytest.mark.parametrize("group", ["encoder", "preact", "decoder"])
+def test_any_two_networks_of_the_zoo_pair_deep_with_deep_and_like_with_like(taps_of_the_zoo, group):
+    for student, own in taps_of_the_zoo.items():
+        for teacher, others in taps_of_the_zoo.items():
+            pairs = [(one.stride, other.stride) for one, other in pair_taps(own, others, group=group)]
+            told = f"{student} <- {teacher}: {pairs}"
+            assert not any(a < c and b > d for a, b in pairs for c, d in pairs), told
+            mine, theirs = compared(own, others, group)
+            assert mine & theirs <= {one for one, other in pairs if one == other}, told
+
+
+@pytest.mark.parametrize("group", ["encoder", "preact"])
+def test_layers_of_resnets_pair_with_their_likes(taps_of_the_zoo, group):
+    resnets = [name for name, taps in taps_of_the_zoo.items() if "layer4" in {tap.name for tap in taps}]
+    assert len(resnets) == 5
+    for student in resnets:
+        for teacher in resnets:
+            pairs = pair_taps(taps_of_the_zoo[student], taps_of_the_zoo[teacher], group=group)
+            assert [one.name for one, _ in pairs] == [other.name for _, other in pairs], (student, teacher)
+            assert len(pairs) == 4
+
+
+def test_the_unguided_student_pairs_with_the_guided_teacher_by_name(taps_of_the_zoo):
+    pairs = pair_taps(taps_of_the_zoo["unguided"], taps_of_the_zoo["guided"])
+    assert [(one.name, other.name) for one, other in pairs] == [(f"guide{s}", f"guide{s}") for s in (32, 16, 8)]

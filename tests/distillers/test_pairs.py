@@ -17,6 +17,9 @@ from preceptor.distillers.zoo import build
 from preceptor.errors import RecipeError
 from preceptor.segmentors.base import Segmentation, Tap
 
+D8, S32 = (4, 8, 8, 8), (4, 8, 16, 32)
+"""Strides of the layers of a dilated and of a plain ResNet."""
+
 
 def names(pairs):
     return [(mine.name, theirs.name) for mine, theirs in pairs]
@@ -32,8 +35,36 @@ def dec(*strides: int, prefix: str = "block") -> tuple[Tap, ...]:
 
 def test_equal_names_come_before_anything_else():
     student = (Tap("guide16", 8, 16), Tap("low", 4, 4), Tap("alone", 4, 2))
-    teacher = (Tap("other", 8, 16), Tap("guide16", 8, 32), Tap("stage", 4, 4))
-    assert names(pair_taps(student, teacher)) == [("guide16", "guide16")]
+    teacher = (Tap("stage", 4, 4), Tap("guide16", 8, 16), Tap("low", 4, 4), Tap("other", 8, 16))
+    assert names(pair_taps(student, teacher)) == [("guide16", "guide16"), ("low", "low")]
+
+
+def test_networks_with_the_same_names_pair_by_them_at_any_stride():
+    dilated, plain = ([Tap(f"layer{i}", 8, s, "encoder") for i, s in enumerate(strides, 1)] for strides in (D8, S32))
+    found = pair_taps(tuple(dilated), tuple(plain), group="encoder")
+    assert names(found) == [(f"layer{i}", f"layer{i}") for i in (1, 2, 3, 4)]
+
+
+def test_names_that_count_the_other_way_do_not_pair():
+    up = tuple(Tap(f"decoder{i}", 8, 16 // 2**i, "decoder") for i in (1, 2, 3, 4))
+    down = tuple(Tap(f"decoder{i}", 8, 2 ** (i - 1), "decoder") for i in (5, 4, 3, 2, 1))
+    assert [(one.stride, other.stride) for one, other in pair_taps(up, down)] == [(8, 8), (4, 4), (2, 2), (1, 1)]
+
+
+def test_names_that_are_a_level_off_do_not_pair():
+    student = tuple(Tap(f"decoder{i}", 8, stride, "decoder") for i, stride in ((2, 8), (1, 8), (0, 4)))
+    teacher = tuple(Tap(f"decoder{i}", 8, 2**i, "decoder") for i in (3, 2, 1, 0))
+    assert names(pair_taps(student, teacher)) == [("decoder1", "decoder3"), ("decoder0", "decoder2")]
+
+
+def test_names_that_leave_a_common_stride_out_do_not_decide():
+    student, teacher = (*enc(2, 4), Tap("deep", 8, 8, "encoder")), (*enc(2, 4), Tap("last", 8, 8, "encoder"))
+    found = pair_taps((*student, Tap("more", 8, 16, "encoder")), teacher, group="encoder")
+    assert names(found) == [("stage0", "stage0"), ("stage1", "stage1"), ("deep", "last")]
+
+
+def test_order_does_not_decide_where_equal_strides_would_part():
+    assert names(pair_taps(dec(8, 8, 4), dec(32, 16, 8, prefix="up"))) == [("block1", "up2")]
 
 
 def test_as_many_taps_pair_in_order():

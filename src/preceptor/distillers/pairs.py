@@ -31,9 +31,10 @@ def pair_taps(
     """Pairs (student tap, teacher tap), in the order of the student's taps.
 
     taps: from student tap to teacher tap. Left out, any two networks are paired, among their taps of `group` (where
-    either has none: of "encoder" for "preact", else among all features) by the first rule that finds a pair: taps of
-    equal names; in order, where both have equally many; for every stride that both have, the last taps of that
-    stride; the last of each.
+    either has none: of "encoder" for "preact", else among all features) by the first rule that fits: taps of equal
+    names; in order, where both have equally many; for every stride that both have, the last taps of that stride; the
+    last of each. Names and order fit where no finer tap of the student meets a coarser one of the teacher, and strides
+    that both have meet. Names alone decide where both networks have the same ones, as a dilated ResNet and a plain one.
     Raises RecipeError for unknown names, with the nearest known one, and for a network without taps.
     """
     if taps is not None:
@@ -46,12 +47,27 @@ def pair_taps(
     mine, theirs = _of_group(student_taps, teacher_taps, group)
     named = {tap.name: tap for tap in theirs}
     pairs = [(tap, named[tap.name]) for tap in mine if tap.name in named]
-    if not pairs and len(mine) == len(theirs):
+    alike = {tap.name for tap in mine} == set(named)
+    if pairs and _in_step(pairs) and (alike or _share_strides(pairs, mine, theirs)):
+        return tuple(pairs)
+    if len(mine) == len(theirs):
         pairs = list(zip(mine, theirs, strict=True))
-    if not pairs:
-        last, others = {tap.stride: tap for tap in mine}, {tap.stride: tap for tap in theirs}
-        pairs = [(tap, others[tap.stride]) for tap in mine if tap is last[tap.stride] and tap.stride in others]
+        if _in_step(pairs) and _share_strides(pairs, mine, theirs):
+            return tuple(pairs)
+    last, others = {tap.stride: tap for tap in mine}, {tap.stride: tap for tap in theirs}
+    pairs = [(tap, others[tap.stride]) for tap in mine if tap is last[tap.stride] and tap.stride in others]
     return tuple(pairs or [(mine[-1], theirs[-1])])
+
+
+def _in_step(pairs: Sequence[tuple[Tap, Tap]]) -> bool:
+    """Whether the strides run in one order on both sides: names such as `decoder1` count up here and down there."""
+    return not any(a.stride < c.stride and b.stride > d.stride for a, b in pairs for c, d in pairs)
+
+
+def _share_strides(pairs: Sequence[tuple[Tap, Tap]], mine: Sequence[Tap], theirs: Sequence[Tap]) -> bool:
+    """Whether every stride that both networks have is compared with itself, or none is common."""
+    common = {tap.stride for tap in mine} & {tap.stride for tap in theirs}
+    return common <= {one.stride for one, other in pairs if one.stride == other.stride}
 
 
 def describe_pairs(pairs: Pairs) -> str:
