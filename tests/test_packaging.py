@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from preceptor import packaging
 from preceptor.data.transforms import Preprocessing
 from preceptor.delivery.package import save_package
 from preceptor.errors import DataError, RecipeError, StorageError
 from preceptor.learning.arm import build_network, segmentor_of
 from preceptor.packaging import take_control, take_teacher, weights_hash
 from preceptor.recipe import Recipe, validate_recipe
-from preceptor.storage import write_json
+from preceptor.storage import read_json, write_json
 
 
 @pytest.fixture
@@ -120,6 +121,28 @@ def test_a_control_of_a_machine_with_other_folders_and_workers_is_taken(recipe, 
     changes = ["data.root=elsewhere", "data.licence=CC0", "training.workers=2", "seeds=[0, 1]"]
     take_control(source, tmp_path / "b", validate_recipe(recipe.plain(), changes=changes), 0, CASES)
     assert (tmp_path / "b" / "done.json").is_file()
+
+
+def test_a_copy_that_was_cut_short_is_made_whole(recipe: Recipe, tmp_path: Path, monkeypatch) -> None:
+    """Killed as soon as the package stands; the target held another teacher before."""
+    old, new = package(tmp_path / "old", recipe), package(tmp_path / "new", recipe, weights=1)
+    write_json(tmp_path / "new" / "done.json", {"best": 0.9})
+    take(old, tmp_path / "b", recipe)
+    copy = packaging._replace_folder
+
+    def copy_and_die(source: Path, target: Path) -> None:
+        copy(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(packaging, "_replace_folder", copy_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        take(new, tmp_path / "b", recipe)
+    monkeypatch.undo()
+    take(new, tmp_path / "b", recipe)
+    assert read_json(tmp_path / "b" / "done.json")["best"] == 0.9
+    (tmp_path / "b" / "done.json").unlink()
+    take(new, tmp_path / "b", recipe)
+    assert read_json(tmp_path / "b" / "done.json")["best"] == 0.9
 
 
 def test_what_holds_no_teacher_is_told(recipe: Recipe, tmp_path: Path) -> None:

@@ -189,8 +189,12 @@ def take_control(source: Path, target: Path, recipe: Recipe, seed: int, cases: M
 
 
 def _take(found: Path, target: Path, source: Path, card: dict[str, Any], seed: int) -> None:
-    """Copy a package, and what was already judged and measured of it, as that of `seed`."""
-    if (target / "package").exists() and weights_hash(target / "package") == weights_hash(found):
+    """Copy a package, and what was already judged and measured of it, as that of `seed`.
+
+    The package comes last: where it stands, so does all the rest.
+    """
+    there = (target / "package").exists() and (target / "done.json").is_file()
+    if there and weights_hash(target / "package") == weights_hash(found):
         return
     trained = found.parent / "done.json"
     facts = read_json(trained) if trained.is_file() else {"best": card.get("validation")}
@@ -199,8 +203,8 @@ def _take(found: Path, target: Path, source: Path, card: dict[str, Any], seed: i
             _copy_table(found.parent / name, target / name, seed)
         for name in ("cost.json", "predictions", "judged.json"):
             _copy(found.parent / name, target / name)
-    _replace_folder(found, target / "package")
     write_json(target / "done.json", {**facts, "source": str(source)})
+    _replace_folder(found, target / "package")
 
 
 def _copy_table(source: Path, target: Path, seed: int) -> None:
