@@ -13,8 +13,8 @@ from preceptor.data.case import Case
 from preceptor.data.layouts import read_cases
 from preceptor.data.transforms import Preprocessing
 from preceptor.delivery.package import load_package, save_package
-from preceptor.errors import UserError
-from preceptor.judging import Judge, distances_in, evaluate_package, join_tables, judge_seed, scored
+from preceptor.errors import DataError, RecipeError, UserError
+from preceptor.judging import Judge, distances_in, evaluate_package, join_tables, judge_seed, scored, units
 from preceptor.learning.arm import build_network, segmentor_of
 from preceptor.progress import Progress
 from preceptor.recipe import Recipe, validate_recipe
@@ -119,6 +119,52 @@ def test_a_teacher_without_anything_to_probe_leaves_no_probes(small_recipe: dict
         chosen = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"probes": probes})})
         judge_seed(tmp_path, chosen, cases, 0, features, Progress(), "judge")
         assert not (tmp_path / "probes.csv").exists()
+
+
+def judge_anew(folder: Path, recipe: Recipe, cases: tuple[Case, ...]) -> bool:
+    """Whether `folder/package` is judged, not its judgement kept."""
+    (folder / "cases.csv").write_text("kept")
+    judge_seed(folder, recipe, cases, 0, None, Progress(), "judge")
+    return (folder / "cases.csv").read_text() != "kept"
+
+
+def test_a_judgement_stands_for_these_cases_masks_and_labels_only(small_recipe, package: Path, tmp_path: Path) -> None:
+    recipe = validate_recipe(small_recipe)
+    cases = read_cases(recipe.data).of("test")[:2]
+    assert judge_anew(tmp_path, recipe, cases)
+    assert not judge_anew(tmp_path, recipe, cases)
+    for changes in (["data.mask_rule=threshold"], ["data.labels.square=[254, 255]"], ["data.ignore=[7]"]):
+        assert judge_anew(tmp_path, validate_recipe(small_recipe, changes=changes), cases), changes
+    assert judge_anew(tmp_path, recipe, cases)
+    mask = cases[1].mask
+    assert mask is not None
+    Image.fromarray(np.asarray(Image.open(mask)).T).save(mask)
+    assert judge_anew(tmp_path, recipe, cases), "another mask of the same name"
+    assert judge_anew(tmp_path, recipe, tuple(replace(case, volume="v") for case in cases)), "as one volume"
+
+
+def test_slices_of_a_volume_with_other_sizes_are_refused(small_recipe: dict, package: Path, small_data: Path) -> None:
+    for folder in ("images", "masks"):
+        path = small_data / folder / "c12.png"
+        Image.open(path).resize((50, 70), Image.Resampling.NEAREST).save(path)
+    recipe = validate_recipe(small_recipe)
+    cases = [replace(case, volume="knee") for case in read_cases(recipe.data).of("test")]
+    with pytest.raises(DataError, match="knee") as error:
+        Judge(recipe.data, recipe.evaluate).rows(load_package(package), cases, 0)
+    assert error.value.found == "32 x 32, 70 x 50"
+    slices = recipe.evaluate.model_copy(update={"unit": "slice"})
+    assert len(Judge(recipe.data, slices).rows(load_package(package), cases, 0)) == len(cases)
+
+
+def test_what_one_score_is_of() -> None:
+    path = Path("x")
+    cases = [Case(f"v-{n}", path, slice=n, volume="v") for n in (1, 0)]
+    cases += [Case("alone", path), Case("v-file", path, volume="v")]
+    together = [(name, [case.name for case in chosen]) for name, chosen in units(cases, "auto")]
+    assert together == [("v", ["v-file", "v-0", "v-1"]), ("alone", ["alone"])]
+    assert [name for name, _ in units(cases, "slice")] == ["v-1", "v-0", "alone", "v-file"]
+    with pytest.raises(RecipeError, match="no slices of volumes"):
+        units(cases, "volume")
 
 
 def test_what_is_scored_and_the_unit_of_its_distances_are_told(small_data: Path, tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ import torch
 from preceptor.data.case import Case
 from preceptor.data.loading import Batch
 from preceptor.data.masks import decode_mask, resize_mask
-from preceptor.data.readers import Geometry, Picture, read_image, read_mask
+from preceptor.data.readers import Picture, read_image, read_mask
+from preceptor.data.volume_cases import by_volume
+from preceptor.data.volumes import volume_spacing
 from preceptor.delivery.package import Package, load_package
 from preceptor.delivery.predict import more_than_images, segment_prepared
-from preceptor.errors import RecipeError, UserError
+from preceptor.errors import DataError, RecipeError, UserError
 from preceptor.evaluation.cost import measure_cost
 from preceptor.evaluation.metrics import CASE_METRICS, case_metrics
 from preceptor.evaluation.scores import read_rows
@@ -26,6 +28,7 @@ from preceptor.learning.privilege import PRIVILEGES, Reader
 from preceptor.progress import Progress, callback
 from preceptor.recipe import EvaluateRecipe, Recipe
 from preceptor.recipe_data import DataRecipe
+from preceptor.resuming import fingerprints
 from preceptor.storage import hash_file, read_json, replacing, write_json, write_text
 
 Row = dict[str, Any]
@@ -55,16 +58,15 @@ class Judge:
         class indices, one a slice.
         """
         rows: list[Row] = []
+        texts = {} if reports is None else {case.name: text for case, text in zip(cases, reports, strict=True)}
         done = 0
         for name, chosen in units(cases, self.settings.unit):
             predicted, reference = [], []
-            for index in chosen:
-                case = cases[index]
+            for case in chosen:
                 picture = read_image(case.image, case.slice)
                 assert case.mask is not None
                 stored = read_mask(case.mask, case.slice).pixels
-                text = None if reports is None else reports[index]
-                probability = self.answer(package, case, picture, stored, reader, text)
+                probability = self.answer(package, case, picture, stored, reader, texts.get(case.name))
                 classes = probability.argmax(0).astype(np.uint8)
                 if predictions is not None:
                     write_prediction(predictions / f"{case.name}.png", classes)
@@ -74,9 +76,10 @@ class Judge:
                 done += 1
                 if progress is not None:
                     progress(done, len(cases))
-            first = cases[chosen[0]]
+            first = chosen[0]
             if first.volume is not None and self.settings.unit != "slice":
-                scores = self.scores(np.stack(predicted), np.stack(reference), volume_spacing(picture.geometry))
+                _require_one_size(name, [classes.shape for classes in predicted])
+                scores = self.scores(np.stack(predicted), np.stack(reference), volume_spacing(first.image))
             else:
                 scores = self.scores(predicted[0], reference[0], picture.geometry.spacing)
             rows += [{"case": name, "group": first.group or "", "seed": seed, **row} for row in scores]
@@ -117,24 +120,27 @@ class Judge:
             yield {"class": name, **case_metrics(found, reference == number, spacing, self.settings.tolerance)}
 
 
-def volume_spacing(geometry: Geometry) -> Spacing:
-    """Millimetres from slice to slice, row to row and column to column; None where the file does not say."""
-    if geometry.affine is None:
-        return None
-    return tuple(np.linalg.norm(np.array(geometry.affine)[:3, 2::-1], axis=0).tolist())
+def _require_one_size(volume: str, shapes: Sequence[tuple[int, ...]]) -> None:
+    sizes = [" x ".join(map(str, shape)) for shape in dict.fromkeys(shapes)]
+    if len(sizes) > 1:
+        raise DataError(
+            "the slices of a volume differ in size, so that they cannot be scored as one",
+            where=volume,
+            found=", ".join(sizes),
+            expected="one size, height x width, in a volume",
+            remedy="set evaluate.unit=slice, or mend the volumes in the manifest",
+        )
 
 
-def units(cases: Sequence[Case], unit: str) -> list[tuple[str, list[int]]]:
-    """What one score is of: (name, indices of its cases), a volume's slices in their order."""
-    found: dict[str, list[int]] = {}
-    for index, case in enumerate(cases):
-        name = case.volume if case.volume is not None and unit != "slice" else case.name
-        found.setdefault(name, []).append(index)
+def units(cases: Sequence[Case], unit: str) -> list[tuple[str, tuple[Case, ...]]]:
+    """What one score is of: its name and its cases, a volume's slices in their order."""
+    if unit == "slice":
+        return [(case.name, (case,)) for case in cases]
     if unit == "volume" and any(case.volume is None for case in cases):
         raise RecipeError(
             "the cases are no slices of volumes", where="evaluate.unit", found=unit, remedy="set evaluate.unit=auto"
         )
-    return [(name, sorted(chosen, key=lambda i: (cases[i].slice or 0, i))) for name, chosen in found.items()]
+    return list(by_volume(cases).items())
 
 
 def scored(cases: Sequence[Case], unit: str) -> str:
@@ -148,10 +154,9 @@ def distances_in(cases: Sequence[Case], unit: str) -> str:
     """The unit of the distances, told by the first case: "mm" where its file states a spacing, else "pixel", or "voxel"
     where volumes are scored.
     """
-    geometry = read_image(cases[0].image, cases[0].slice).geometry
     if scored(cases, unit) == "volume":
-        return "voxel" if volume_spacing(geometry) is None else "mm"
-    return "pixel" if geometry.spacing is None else "mm"
+        return "voxel" if volume_spacing(cases[0].image) is None else "mm"
+    return "pixel" if read_image(cases[0].image, cases[0].slice).geometry.spacing is None else "mm"
 
 
 def judge_seed(
@@ -168,9 +173,13 @@ def judge_seed(
     A judgement that stands for the same weights, cases and settings is kept.
     """
     settings = recipe.evaluate
+    known = fingerprints(cases)
     key = {
         "weights": hash_file(folder / "package" / "weights.safetensors"),
-        "cases": [case.name for case in cases],
+        "cases": [[case.name, known[case.name], case.volume] for case in cases],
+        "labels": [[name, value] for name, value in recipe.data.labels.items()],
+        "mask_rule": recipe.data.mask_rule,
+        "ignore": recipe.data.ignore,
         "tolerance": settings.tolerance,
         "unit": settings.unit,
         "probes": settings.probes,
