@@ -128,6 +128,14 @@ def test_early_stopping_waits_for_patience_and_keeps_the_best(shelf: Shelf, tmp_
     assert position.epoch < 50
 
 
+@pytest.mark.parametrize(("scores", "ended"), [((1, 2, 3, 4), 16), ((1, 2, 2, 4), 12), ((2, 1, 1, 1), 8)])
+def test_patience_waits_for_a_validation(shelf: Shelf, tmp_path: Path, scores: tuple[int, ...], ended: int) -> None:
+    training = make(shelf, tmp_path / "arm", epochs=16, patience=3, validate_every=4, lr=1e-12, min_lr=0.0)
+    given = iter(scores)
+    training.validation = lambda network: {"dice_pooled": float(next(given))}  # type: ignore[assignment]
+    assert training.run().epoch == ended
+
+
 def test_too_little_memory_names_a_smaller_setting(shelf: Shelf, tmp_path: Path) -> None:
     training = make(shelf, tmp_path / "arm")
 

@@ -148,7 +148,9 @@ class Training:
 
     def _over(self) -> bool:
         at, settings = self.position, self.settings
-        waited = at.epoch - 1 - at.best_epoch
+        # Epochs in between were not validated: they tell nothing of whether the network still gets better.
+        validated = at.epoch - at.epoch % settings.validate_every
+        waited = validated - 1 - at.best_epoch
         stalled = 0 < settings.patience <= waited and at.epoch >= settings.min_epochs and at.best_epoch >= 0
         return at.batch == 0 and (at.epoch >= settings.epochs or stalled)
 
