@@ -8,6 +8,9 @@ PositiveInt = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
+IGNORED = 255
+"""The class index of pixels that take no part: those of the values of `data.ignore`."""
+
 Normalisation = Literal["zscore", "unit", "symmetric", "none", "volume_minmax", "volume_zscore", "volume_percentile"]
 
 

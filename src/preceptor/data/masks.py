@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 
 from preceptor.errors import DataError, RecipeError
-
-IGNORED = 255
-"""The class index of pixels that take no part."""
+from preceptor.recipe_data import IGNORED
 
 RULES = ("exact", "threshold", "eq255", "bilinear_gt0")
 

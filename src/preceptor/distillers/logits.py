@@ -12,6 +12,7 @@ from torch import Tensor
 from preceptor.distillers.base import Distiller, full_precision
 from preceptor.distillers.pairs import Align, Interpolation, to_one_grid
 from preceptor.errors import RecipeError
+from preceptor.recipe_data import IGNORED
 from preceptor.segmentors.base import Segmentation, Tap
 
 At = Literal["native", "input"]
@@ -19,9 +20,6 @@ At = Literal["native", "input"]
 
 Reduction = Literal["pixel", "element", "image"]
 """What a sum over classes and pixels is divided by: the pixels, pixels x classes, or the images alone."""
-
-IGNORED = 255
-"""The label of pixels that take no part."""
 
 
 def pixel_kl(

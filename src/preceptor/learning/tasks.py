@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from preceptor.data.loading import Batch
 from preceptor.distillers.base import Distiller
+from preceptor.distillers.logits import labels_at
 from preceptor.errors import TrainingError
 from preceptor.learning.privilege import View, none
 from preceptor.segmentors.base import Segmentation, Segmentor
@@ -29,16 +29,8 @@ def loss_over_heads(loss: Loss, weights: Sequence[float], found: Segmentation, m
     """
     value = weights[0] * loss(found.logits, mask)
     for weight, side in zip(weights[1:], found.auxiliary, strict=True):
-        value = value + weight * loss(side, at_size(mask, side))
+        value = value + weight * loss(side, labels_at(mask, (side.shape[-2], side.shape[-1])))
     return value
-
-
-def at_size(mask: Tensor, logits: Tensor) -> Tensor:
-    """The label map [B, H, W] on the grid of logits [B, C, h, w], by nearest neighbour."""
-    size = tuple(logits.shape[-2:])
-    if tuple(mask.shape[-2:]) == size:
-        return mask
-    return functional.interpolate(mask.unsqueeze(1).float(), size=size, mode="nearest").squeeze(1).long()
 
 
 def own_losses(network: Segmentor, found: Segmentation, weight: float) -> tuple[Tensor | float, dict[str, Tensor]]:
