@@ -223,3 +223,9 @@ def test_other_phantoms_than_the_recipe_names_are_refused(small_recipe: dict, tm
     more = {**recipe, "data": {**data, "phantoms": {"cases": 13, "size": 32}}}
     with pytest.raises(DataError, match="other data than the phantoms of the recipe"):
         run(validate_recipe(more), tmp_path / "b", only=["control"])
+
+
+def test_training_without_validation_is_refused_in_words(small_recipe: dict, tmp_path: Path) -> None:
+    data = {**small_recipe["data"], "split": {"rule": "random", "validation": 0.0, "test": 0.3}}
+    with pytest.raises(DataError, match=r"no case validates[\s\S]*set `data.split.validation` above 0"):
+        run(validate_recipe({**small_recipe, "data": data}), tmp_path / "run", only=["control"])

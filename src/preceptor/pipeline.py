@@ -207,6 +207,13 @@ class Pipeline:
     @cached_property
     def shelves(self) -> tuple[Any, Any]:
         """The shelves of training and validation."""
+        if not self.cases("val"):
+            raise DataError(
+                "no case validates, so the best epoch cannot be chosen",
+                where="data.split",
+                found=f"validation: {self.recipe.data.split.validation}, {len(self.cases('train'))} cases to train on",
+                remedy="set `data.split.validation` above 0, or name validation cases in the layout or the manifest",
+            )
         return self.shelf("train"), self.shelf("val")
 
     def place(self, arm: str, seed: int) -> Path:
