@@ -72,6 +72,35 @@ def test_arms_with_different_classes_are_refused() -> None:
         common_cases({"control": scores_of(fabricate_rows(3)), "student": scores_of(fabricate_rows(3, classes=["x"]))})
 
 
+def test_arms_with_different_references_are_refused() -> None:
+    """Equal names, other masks."""
+    rows = fabricate_rows(4, seeds=(0, 1))
+    rows.loc[5, "fn"] += 1
+    for control, where in ((fabricate_rows(4), "control and student"), (rows, "control")):
+        with pytest.raises(DataError, match=rf"^{where}: .*different references[\s\S]*c002 / infection"):
+            common_cases({"control": scores_of(control), "student": scores_of(rows)})
+
+
+def test_arms_with_different_groups_are_refused() -> None:
+    arms = [scores_of(fabricate_rows(6, groups=groups)) for groups in (3, 2, None)]
+    for other in arms[1:]:
+        with pytest.raises(DataError, match=r"different groups[\s\S]*c\d+: its group differs"):
+            common_cases({"control": arms[0], "student": other})
+    named = fabricate_rows(6, groups=3)
+    named["group"] = "ward " + named["group"]
+    assert common_cases({"control": arms[0], "student": scores_of(named)})[1] == 0, "names of groups do not matter"
+
+
+def test_kinds_are_of_the_cases_and_classes_that_are_left() -> None:
+    rows = fabricate_rows(3, classes=("lung", "heart"))
+    rows.loc[0, ["tp", "fp", "fn"]] = 0, 0, 9
+    rows.loc[3, ["tp", "fp", "fn"]] = 0, 7, 0
+    scores = scores_of(rows)
+    assert scores.kinds == {"both": 4, "missed": 1, "false_alarm": 1, "empty": 0}
+    assert scores.of_class(0).kinds == {"both": 2, "missed": 1, "false_alarm": 0, "empty": 0}
+    assert scores.of_cases(["c001"]).kinds == {"both": 1, "missed": 0, "false_alarm": 1, "empty": 0}
+
+
 def test_names_that_look_like_numbers_or_nothing_stay_text(tmp_path) -> None:
     write_csv(tmp_path / "cases.csv", ["case", "group", "dice"], [["007", "", 0.5], ["NA", "1e3", 0.7]])
     rows = read_rows(tmp_path / "cases.csv")

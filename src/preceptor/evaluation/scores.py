@@ -1,5 +1,6 @@
 """The scores of one arm as an array of cases, classes and seeds, made from its table of rows and checked for gaps."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from preceptor.evaluation.metrics import (
     KINDS,
     METRIC_NAMES,
     image_scores,
+    kind_of,
     nan_ignored,
     transunet_scores,
 )
@@ -35,7 +37,7 @@ COUNTS = ("tp", "fp", "fn")
 class Scores:
     """Scores of an arm. values: [cases, classes, seeds, MEANS]; counts: [cases, classes, seeds, 3] of tp, fp, fn.
 
-    groups: one a case, or None where every case is its own. kinds: how many of the four combinations were met.
+    groups: one a case, or None where every case is its own.
     """
 
     cases: tuple[str, ...]
@@ -44,7 +46,12 @@ class Scores:
     groups: tuple[str, ...] | None
     values: np.ndarray
     counts: np.ndarray
-    kinds: dict[str, int]
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How often each of the four combinations of empty and present masks was met."""
+        met = Counter(kind_of(*counts) for counts in self.counts.reshape(-1, 3).tolist())
+        return {kind: met[kind] for kind in KINDS}
 
     def per_case(self, metric: str = "dice") -> np.ndarray:
         """One value a case: the mean over classes and seeds, [cases]."""
@@ -131,11 +138,11 @@ def read_rows(path: Path) -> "DataFrame":
 
 
 def scores_of(rows: "DataFrame", where: object = "scores") -> Scores:
-    """Scores from rows (case, group, seed, class, kind, the metrics, tp, fp, fn), one a case, class and seed.
+    """Scores from rows (case, group, seed, class, the metrics, tp, fp, fn), one a case, class and seed.
 
     Raises DataError where a case lacks a class or a seed, where one is there twice, or a score is not finite.
     """
-    needed = ["case", "seed", "class", "kind", *CASE_METRICS, *COUNTS]
+    needed = ["case", "seed", "class", *CASE_METRICS, *COUNTS]
     missing = [name for name in needed if name not in rows.columns]
     if missing or rows.empty:
         raise DataError("the table of case scores is incomplete", where=where, offenders=missing or ["no rows"])
@@ -156,7 +163,6 @@ def scores_of(rows: "DataFrame", where: object = "scores") -> Scores:
     dice, hd95 = (values[:, CASE_METRICS.index(name)] for name in ("dice", "hd95"))
     further = [*image_scores(counts), *transunet_scores(counts, dice, hd95)]
     values = np.concatenate([values, np.stack(further, axis=1)], axis=1)
-    kinds: dict[str, int] = {kind: int((rows["kind"] == kind).sum()) for kind in KINDS}
     return Scores(
         cases=cases,
         classes=classes,
@@ -164,7 +170,6 @@ def scores_of(rows: "DataFrame", where: object = "scores") -> Scores:
         groups=_groups(rows, cases),
         values=values.reshape(*shape, -1),
         counts=counts.reshape(*shape, 3),
-        kinds=kinds,
     )
 
 
@@ -194,7 +199,8 @@ def _groups(rows: "DataFrame", cases: Sequence[str]) -> tuple[str, ...] | None:
 def common_cases(arms: Mapping[str, Scores], *, intersect: bool = False) -> tuple[dict[str, Scores], int]:
     """The arms on one list of cases, in one order, and how many cases were left out.
 
-    Raises DataError where the lists, or the classes, differ; with `intersect` only shared cases are kept.
+    Raises DataError where the lists, the classes, the groups or the references differ; with `intersect` only shared
+    cases are kept. Of references that differ, those are found that have another number of pixels (tp + fn).
     """
     names = list(arms)
     first = arms[names[0]]
@@ -217,8 +223,33 @@ def common_cases(arms: Mapping[str, Scores], *, intersect: bool = False) -> tupl
             remedy="evaluate them on the same cases, or ask explicitly for the cases that all share",
         )
     aligned = {name: _same_classes(scores.of_cases(shared), first.classes) for name, scores in arms.items()}
+    for name, scores in aligned.items():
+        _require_same_reference(aligned[names[0]], scores, name if name == names[0] else f"{names[0]} and {name}")
     everything = {case for scores in arms.values() for case in scores.cases}
     return aligned, len(everything) - len(shared)
+
+
+def _require_same_reference(first: Scores, scores: Scores, where: str) -> None:
+    ours, theirs = (part.counts[..., 0] + part.counts[..., 2] for part in (first, scores))
+    differ = (ours[:, :, :1] != theirs).any(axis=2)
+    if differ.any():
+        pairs = [(first.cases[case], first.classes[index]) for case, index in np.argwhere(differ)]
+        raise DataError(
+            "the arms were judged against different references, so their means cannot be compared",
+            where=where,
+            offenders=[f"{case} / {name}: tp + fn differs" for case, name in pairs],
+            remedy="evaluate them on the same masks, labels and mask rule",
+        )
+    groups = [part.groups or part.cases for part in (first, scores)]
+    together = [[group.index(one) for one in group] for group in groups]
+    if together[0] != together[1]:
+        pairs = zip(first.cases, *together, strict=True)
+        raise DataError(
+            "the arms were judged with different groups, so cases cannot be resampled together",
+            where=where,
+            offenders=[f"{case}: its group differs" for case, one, other in pairs if one != other],
+            remedy="evaluate them with the same groups",
+        )
 
 
 def _same_classes(scores: Scores, classes: Sequence[str]) -> Scores:
