@@ -164,4 +164,5 @@ def convert(
         )
     cases = assign_splits(read_cases(data).cases, data.split)
     counter = callback(make_progress(progress_kind(quiet)), "convert")
-    print(write_nnunet(cases, data.labels, out, name=name or out.name, mask_rule=data.mask_rule, progress=counter))
+    rule, ignore = data.mask_rule, data.ignore
+    print(write_nnunet(cases, data.labels, out, name or out.name, mask_rule=rule, ignore=ignore, progress=counter))

@@ -2,15 +2,17 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 
+from preceptor.cli_compare import convert
 from preceptor.data.case import Case
 from preceptor.data.layouts import read_cases
-from preceptor.data.masks import decode_mask
+from preceptor.data.masks import IGNORED, decode_mask
 from preceptor.data.nnunet import write_nnunet
 from preceptor.data.readers import read_image, read_mask
 from preceptor.data.splits import assign_splits
@@ -99,6 +101,39 @@ def test_nnunet_to_nnunet(tmp_path):
     folder = write_nnunet(cases, {"background": 0, "a": 1, "b": 2}, tmp_path / "raw", "Heart")
     labels = described(folder)["labels"]
     assert_same(content(cases, labels), content(read(folder), labels))
+
+
+def test_pixels_that_take_no_part_keep_taking_none(tmp_path, small_data):
+    """As nnU-Net's label `ignore`, which must be the highest."""
+    scans, pictures = read(nnunet(tmp_path / "scans")), read(small_data)
+    for cases, labels, ignore in (
+        (scans, {"background": 0, "b": 2}, [1]),
+        (pictures, {"nothing": 255, "square": [7]}, [0]),
+    ):
+        folder = write_nnunet(cases, labels, tmp_path / "raw", "Partly", ignore=ignore)
+        name = list(labels)[1]
+        assert described(folder)["labels"] == {"background": 0, name: 1, "ignore": 2}
+        back = read(folder, labels={"background": 0, name: 1}, ignore=[2])
+        some = False
+        for before, after in zip(sorted(cases, key=_place), sorted(back, key=_place), strict=True):
+            expected = decode_mask(read_mask(before.mask, before.slice).pixels, labels, "exact", None, ignore)
+            found = decode_mask(
+                read_mask(after.mask, after.slice).pixels, {"background": 0, name: 1}, "exact", None, [2]
+            )
+            np.testing.assert_array_equal(found, expected)
+            some |= bool((found == IGNORED).any())
+        assert some
+
+
+def _place(case):
+    return case.volume or case.name, case.slice or 0
+
+
+def test_convert_passes_on_what_takes_no_part(tmp_path, capsys):
+    labels, changes = ["background=0", "a=1"], ["data.ignore=[2]"]
+    convert(str(nnunet(tmp_path / "data")), tmp_path / "raw", name="Heart", labels=labels, changes=changes, quiet=True)
+    folder = Path(capsys.readouterr().out.strip())
+    assert described(folder)["labels"] == {"background": 0, "a": 1, "ignore": 2}
 
 
 def test_pictures_become_png(small_data, tmp_path):

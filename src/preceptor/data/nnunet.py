@@ -18,6 +18,7 @@ import io
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from preceptor import __version__
 from preceptor.data.case import Case
 from preceptor.data.check_volumes import require_one_grid
 from preceptor.data.layout_nnunet import DATASET, SPLITS
-from preceptor.data.masks import decode_mask
+from preceptor.data.masks import IGNORED, decode_mask
 from preceptor.data.pairing import suffix
 from preceptor.data.readers import read_image, read_mask, volume_slices
 from preceptor.data.transforms import is_grey
@@ -46,6 +47,9 @@ _ODD = set('/\\:*?"<>|')
 
 Progress = Callable[[int, int], None]
 
+_Read = Callable[[Case], np.ndarray]
+"""From a case to its class indices."""
+
 
 def write_nnunet(
     cases: Sequence[Case],
@@ -54,6 +58,7 @@ def write_nnunet(
     name: str,
     *,
     mask_rule: str = "exact",
+    ignore: Sequence[int] = (),
     channel: str = "image",
     licence: str = "",
     source: str = "",
@@ -61,7 +66,8 @@ def write_nnunet(
 ) -> Path:
     """Write `cases` and return the data set's folder, which appears when it is complete.
 
-    labels, mask_rule: as in a recipe; the first class becomes `background`. out: the data set's folder where it is
+    labels, mask_rule, ignore: as in a recipe; the first class becomes `background`, and pixels that take no part get
+    the number after the last class, nnU-Net's label `ignore`. out: the data set's folder where it is
     called as nnU-Net wants it, `Dataset027_ACDC`; else the folder above it. name: of the data set, `ACDC`, which gets
     the number that it had in `out` before, or the first free one from 501; or in full, `Dataset027_ACDC`.
     channel: nnU-Net chooses the normalisation by it; "CT" means Hounsfield units. Cases without split lie in imagesTr
@@ -72,6 +78,7 @@ def write_nnunet(
     holds another data set or the disk is full.
     """
     _require_labels(labels)
+    classes = partial(_classes, labels=labels, rule=mask_rule, ignore=ignore)
     units = by_volume(cases)
     ending = _ending(units)
     _require_usable(units)
@@ -85,16 +92,23 @@ def write_nnunet(
                 fresh / f"labels{which}" / f"{unit}{ending}",
             )
             if ending == ".png":
-                channels[unit] = _write_picture(slices[0], image, mask, labels, mask_rule)
+                channels[unit] = _write_picture(slices[0], image, mask, classes)
             else:
-                _write_volume(slices, image, mask, labels, mask_rule)
+                _write_volume(slices, image, mask, classes)
             if progress is not None:
                 progress(done, len(units))
         coloured = 3 in channels.values()
         if coloured:
             _colour(fresh, [unit for unit, count in channels.items() if count == 1])
-        _describe(fresh, folder.name, units, labels, ending, ("R", "G", "B") if coloured else (channel,))
-        facts = {"preceptor": __version__, "labels": dict(labels), "mask_rule": mask_rule}
+        _describe(
+            fresh,
+            folder.name,
+            units,
+            [*labels, *(["ignore"] if ignore else [])],
+            ending,
+            ("R", "G", "B") if coloured else (channel,),
+        )
+        facts = {"preceptor": __version__, "labels": dict(labels), "mask_rule": mask_rule, "ignore": list(ignore)}
         write_json(fresh / MARK, {**facts, "licence": licence, "source": source})
     return folder
 
@@ -103,13 +117,13 @@ def _describe(
     folder: Path,
     name: str,
     units: Mapping[str, Sequence[Case]],
-    labels: Mapping[str, Any],
+    labels: Sequence[str],
     ending: str,
     channels: Sequence[str],
 ) -> None:
     """dataset.json, splits_final.json where there are both train and val, groups.csv where groups are known."""
     splits = {unit: slices[0].split for unit, slices in units.items()}
-    classes = ["background", *list(labels)[1:]]
+    classes = ["background", *labels[1:]]
     content = {
         "channel_names": {str(at): channel for at, channel in enumerate(channels)},
         "labels": {each: at for at, each in enumerate(classes)},
@@ -203,7 +217,7 @@ def _is_part(slices: Sequence[Case]) -> bool:
     return len({case.image for case in slices}) > 1 or numbers != list(range(volume_slices(slices[0].image) or 1))
 
 
-def _write_volume(slices: Sequence[Case], image: Path, mask: Path, labels: Mapping[str, Any], rule: str) -> None:
+def _write_volume(slices: Sequence[Case], image: Path, mask: Path, read: _Read) -> None:
     source = slices[0].image
     if suffix(source.name).lower() in (".nii", ".nii.gz") and len({case.image for case in slices}) == 1:
         _copy(source, image)
@@ -222,7 +236,7 @@ def _write_volume(slices: Sequence[Case], image: Path, mask: Path, labels: Mappi
         write_image_volume(image, pixels, (1.0, *spacing) if spacing else None)
     if slices[0].mask is None:
         return
-    classes = [_classes(case, labels, rule) for case in slices]
+    classes = [read(case) for case in slices]
     grid, _ = volume_grid(image)
     if {part.shape for part in classes} != {grid[1:]}:
         raise DataError(
@@ -241,7 +255,7 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copyfileobj(file, packed, 2**20)
 
 
-def _write_picture(case: Case, image: Path, mask: Path, labels: Mapping[str, Any], rule: str) -> int:
+def _write_picture(case: Case, image: Path, mask: Path, read: _Read) -> int:
     """Returns the number of channels that were written: 1 where all are alike, else 3."""
     pixels = read_image(case.image).pixels
     if pixels.ndim == 3:
@@ -258,7 +272,7 @@ def _write_picture(case: Case, image: Path, mask: Path, labels: Mapping[str, Any
         )
     _write_png(image, pixels)
     if case.mask is not None:
-        classes = _classes(case, labels, rule)
+        classes = read(case)
         if classes.shape != pixels.shape[:2]:
             found, expected = classes.shape, pixels.shape[:2]
             raise DataError("image and mask differ in shape", where=case.mask, found=found, expected=expected)
@@ -277,9 +291,11 @@ def _colour(folder: Path, grey: Sequence[str]) -> None:
         _write_png(place, np.repeat(pixels[..., None], 3, axis=2))
 
 
-def _classes(case: Case, labels: Mapping[str, Any], rule: str) -> np.ndarray:
+def _classes(case: Case, labels: Mapping[str, Any], rule: str, ignore: Sequence[int]) -> np.ndarray:
+    """Class indices; nnU-Net wants the label that takes no part to be the highest, without a gap."""
     assert case.mask is not None
-    return decode_mask(read_mask(case.mask, case.slice).pixels, labels, rule, case.mask)
+    found = decode_mask(read_mask(case.mask, case.slice).pixels, labels, rule, case.mask, ignore)
+    return np.where(found == IGNORED, np.uint8(len(labels)), found) if ignore else found
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
