@@ -67,6 +67,26 @@ def test_teachers_may_have_fewer_seeds_than_their_students() -> None:
     assert found["control-a"].recipe.seeds == found["a--reads--kd"].recipe.seeds == [0, 3]
 
 
+def test_a_student_may_train_otherwise_with_its_control_and_its_teacher_as_all() -> None:
+    """As a student with side heads must beside one without."""
+    from preceptor.learning.arm import check_arms
+
+    heads = {"name": "unet_r18", "size": "tiny", "options": {"auxiliary": True}}
+    own = {**heads, "training": {"loss_weights": [1.0, 0.5], "lr": 0.01}}
+    for students in ({"a": CONTENT["students"]["a"], "b": own}, {"b": own, "a": CONTENT["students"]["a"]}):
+        found = planned(students=students)
+        for name in ("control-b", "b--large--kd"):
+            recipe = found[name].recipe
+            settings = recipe.training_of(recipe.arms[-1])
+            assert (settings.loss_weights, settings.lr, settings.epochs) == ([1.0, 0.5], 0.01, 7)
+        for name in ("teacher-large", "a--large--kd", "b--large--kd"):
+            settings = found[name].recipe.training_of("teacher")
+            assert (settings.loss_weights, settings.lr, settings.epochs) == ([1.0], 3e-4, 9)
+        assert found["control-a"].recipe.training_of("control").loss_weights == [1.0]
+        for cell in found.values():
+            check_arms(cell.recipe)
+
+
 def test_only_leaves_the_named_runs_and_what_they_need() -> None:
     found = planned(only=["a--*--kd", "b--large--two"])
     students = [name for name, cell in found.items() if cell.role == "student"]
@@ -109,6 +129,10 @@ def test_the_shared_recipe_may_extend_another_without_its_arms(tmp_path: Path) -
             "students: a name becomes part of a folder's: letters, digits and _ only; found a b",
         ),
         ({"students": {"a": {"nam": "unguided"}}}, "students.a.nam: unknown key; did you mean name?"),
+        (
+            {"students": {"a": {"name": "unguided", "training": {"epoch": 3}}}},
+            "students.a.training.epoch: unknown key; did you mean epochs?",
+        ),
         ({"distillers": {"kd": {"weight": 1}}}, "distillers.kd.0.name: required, but missing"),
         ({"recipe": {"student": {"name": "unguided"}}}, "recipe: student belong to the matrix itself"),
         ({"seeds": []}, "seeds: List should have at least 1 item"),

@@ -19,6 +19,7 @@ from preceptor.recipe import (
     Recipe,
     SegmentorRecipe,
     TeacherRecipe,
+    TrainingRecipe,
     apply_changes,
     inherited,
     read_yaml,
@@ -26,10 +27,22 @@ from preceptor.recipe import (
     validate_recipe,
 )
 from preceptor.recipe_data import Part
-from preceptor.recipe_faults import explain
+from preceptor.recipe_faults import FieldsOf, explain
 
 SUFFIX = ".matrix.yaml"
 """How the names of shipped matrices end, so that they are not taken for recipes."""
+
+
+class StudentRecipe(SegmentorRecipe):
+    """A student network. training: fields that differ from the shared `training`, for it and its control."""
+
+    training: Annotated[dict[str, Any], FieldsOf(TrainingRecipe)] = Field(default={})
+
+    @field_validator("training")
+    @classmethod
+    def _training_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
+        TrainingRecipe.model_validate(value)
+        return value
 
 
 class Matrix(Part):
@@ -43,7 +56,7 @@ class Matrix(Part):
     description: str = ""
     recipe: dict[str, Any]
     teachers: dict[str, TeacherRecipe] = Field(min_length=1)
-    students: dict[str, SegmentorRecipe] = Field(min_length=1)
+    students: dict[str, StudentRecipe] = Field(min_length=1)
     distillers: dict[str, list[DistillRecipe]] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
     teacher_seeds: list[int] | None = Field(default=None, min_length=1)
@@ -132,24 +145,41 @@ def cells(matrix: Matrix, folder: Path) -> list[Cell]:
     found: list[Cell] = []
     content: dict[str, Any]
     for name in dict.fromkeys(teacher for _, teacher, _ in chosen):
-        content = {"teacher": _plain(matrix.teachers[name]), "student": _plain(matrix.students[first])}
+        content = {**_student(matrix, first), "teacher": _teacher(matrix, name, first)}
         recipe = _recipe(matrix, f"teacher-{name}", content, matrix.teacher_seeds)
         found.append(Cell(f"teacher-{name}", "teacher", recipe, ("teacher", "evaluate"), teacher=name))
     for name in dict.fromkeys(student for student, _, _ in chosen):
-        recipe = _recipe(matrix, f"control-{name}", {"student": _plain(matrix.students[name])})
+        recipe = _recipe(matrix, f"control-{name}", _student(matrix, name))
         found.append(Cell(f"control-{name}", "control", recipe, student=name))
     for student, teacher, distiller in chosen:
         name = f"{student}--{teacher}--{distiller}"
         needs = f"teacher-{teacher}", f"control-{student}"
         content = {
-            "teacher": {**_plain(matrix.teachers[teacher]), "source": str(folder / needs[0])},
+            **_student(matrix, student),
+            "teacher": {**_teacher(matrix, teacher, student), "source": str(folder / needs[0])},
             "control": {"source": str(folder / needs[1])},
-            "student": _plain(matrix.students[student]),
             "distill": [_plain(part) for part in matrix.distillers[distiller]],
         }
         recipe = _recipe(matrix, name, content)
         found.append(Cell(name, "student", recipe, (), needs, student, teacher, distiller))
     return found
+
+
+def _student(matrix: Matrix, name: str) -> dict[str, Any]:
+    """The sections `student` and `training` of a recipe, the latter with what the student changes of the shared one."""
+    content = _plain(matrix.students[name])
+    changes, shared = content.pop("training"), matrix.recipe.get("training", {})
+    return {"student": content, "training": {**shared, **changes} if isinstance(shared, dict) else shared}
+
+
+def _teacher(matrix: Matrix, name: str, student: str) -> dict[str, Any]:
+    """The section `teacher` beside a student; it trains as the shared section says, whatever the student changes."""
+    content = _plain(matrix.teachers[name])
+    changed = matrix.students[student].training
+    if changed:
+        shared = _recipe(matrix, f"teacher-{name}", {"student": content["segmentor"]}).training.model_dump(mode="json")
+        content["training"] = {**{key: shared[key] for key in changed}, **content["training"]}
+    return content
 
 
 def _recipe(matrix: Matrix, name: str, content: dict[str, Any], seeds: list[int] | None = None) -> Recipe:

@@ -144,3 +144,27 @@ def test_side_heads_without_a_weight_are_refused(small_recipe: dict) -> None:
             changes=[*changes, "training.loss_weights=[1.0, 0.4, 0.2]", "teacher.training.loss_weights=[1.0]"],
         )
     )
+
+
+@pytest.mark.parametrize(
+    ("teachers", "changes", "arm", "remedy"),
+    [
+        ({}, ["student.options.deep_supervision=true"], "control", "set training.loss_weights, of control and student"),
+        ({}, ["teacher.training.loss_weights=[1.0, 1.0]"], "teacher", "set teacher.training.loss_weights;"),
+        (
+            {"x": {}},
+            ["teachers.x.training.loss_weights=[1.0, 1.0]"],
+            "teacher-x",
+            "set teachers.x.training.loss_weights;",
+        ),
+    ],
+)
+def test_side_heads_are_mended_where_their_arm_is_described(
+    teachers: dict, changes: list[str], arm: str, remedy: str, small_recipe: dict
+) -> None:
+    if teachers:
+        small_recipe["teachers"] = dict.fromkeys(teachers, small_recipe["teacher"])
+        del small_recipe["teacher"]
+    with pytest.raises(RecipeError, match=f"the network of the {arm} has") as told:
+        check_arms(validate_recipe(small_recipe, changes=changes))
+    assert remedy in told.value.remedy

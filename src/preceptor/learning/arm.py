@@ -185,12 +185,17 @@ def check_heads(settings: TrainingRecipe, network: Segmentor, arm: str) -> None:
     """Raise RecipeError where side heads would learn nothing, or weights are given for heads that do not exist."""
     given = len(settings.loss_weights) - 1
     if given != network.side_heads:
+        own = f"{arm.replace('teacher-', 'teachers.')}.training.loss_weights"
+        common = (
+            "training.loss_weights, of control and student; a teacher of another kind has its own in its `training`"
+        )
         raise RecipeError(
             f"the network of the {arm} has {network.side_heads} side heads, and {given} weights are given for them",
             where="training.loss_weights",
             found=settings.loss_weights,
             expected=f"{1 + network.side_heads} weights: of the logits, then of each side head",
-            remedy="for a teacher of another kind, set teacher.training.loss_weights",
+            remedy=f"set {own if arm.startswith('teacher') else common}; in a matrix, every teacher and student "
+            "may have its own `training`",
         )
 
 
