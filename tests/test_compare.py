@@ -4,7 +4,9 @@ The runs are made up by a launcher that writes what a run leaves; one real matri
 """
 
 import csv
+import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +38,8 @@ def write_arm(run: Path, arm: str, recipe: Recipe, gain: float, who: str, **rows
     for seed in recipe.seeds:
         place = run / arm / f"seed-{seed}"
         write_text(place / "checkpoints" / "latest.safetensors", "learned")
+        write_text(place / "best.safetensors", "learned")
+        write_json(place / "package" / "package.json", {"card": {"seed": seed}})
         write_json(place / "judged.json", {"weights": hash_json([who, seed])})
         write_json(place / "cost.json", {"parameters": 1000, "gflops": 0.5, "latency_ms": 2.0, "memory_mb": 1.0})
         write_json(place / "done.json", {"epochs": 2, "minutes": 0.1 + seed})
@@ -46,9 +50,10 @@ def write_run(run: Path, recipe: Recipe, gains: dict[str, float], who: dict[str,
     for arm, gain in gains.items():
         write_arm(run, arm, recipe, gain, who.get(arm, arm), **rows)
     write_text(run / "recipe.yaml", recipe.to_yaml())
-    write_json(run / "summary.json", {"unit": "mm", "scored": "case"})
     write_json(run / "data.json", {"facts": {"root": "x", "layout": "folders"}})
-    write_text(run / "report.html", "")
+    if set(gains) != {"teacher"}:  # a run of a teacher alone is not summarised
+        write_json(run / "summary.json", {"unit": "mm", "scored": "case"})
+        write_text(run / "report.html", "")
     return run
 
 
@@ -85,7 +90,19 @@ class Scribe:
         arm = task.name.split("-")[0] if "--" not in task.name else "student"
         gain = GAINS.get(task.name.split("--")[-1], GAINS.get(arm, 0.0))
         write_run(task.folder, recipe, {arm: gain}, {arm: task.name})
+        for seed in recipe.seeds if arm == "student" else ():
+            self.take_teacher(task, seed)
         return Done(0)
+
+    def take_teacher(self, task: Task, seed: int) -> None:
+        """The copy of the teacher from which a student learned, and the note of it, once."""
+        noted = task.folder / "student" / f"seed-{seed}" / "taught.json"
+        if not noted.exists():
+            source = task.folder.parent / task.needs[0] / "teacher"
+            taken = source / f"seed-{seed}" if (source / f"seed-{seed}").exists() else min(source.glob("seed-*"))
+            package = task.folder / "teacher" / f"seed-{seed}" / "package" / "package.json"
+            write_json(package, read_json(taken / "package" / "package.json"))
+            write_json(noted, {"teacher": "weights"})
 
 
 @pytest.fixture
@@ -181,6 +198,30 @@ def test_where_no_run_ended_there_is_an_error_with_every_reason(content: dict, t
         compare_matrix(matrix(content), tmp_path, scribe)
 
 
+def test_where_only_teachers_end_the_data_tell_what_is_scored(content: dict, tmp_path: Path) -> None:
+    """A run of a teacher alone has no summary."""
+    import nibabel
+    import numpy as np
+
+    root = tmp_path / "volumes"
+    for name, case in itertools.product(("imagesTr", "labelsTr"), range(6)):
+        picture = np.zeros((32, 32, 2), np.uint8 if name == "labelsTr" else np.float32)
+        picture[4:9, 4:9] = 1
+        file = root / name / (f"c{case}.nii.gz" if name == "labelsTr" else f"c{case}_0000.nii.gz")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(picture, np.diag([1.5, 1.5, 8, 1])), file)
+    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "square": 1}, "file_ending": ".nii.gz"}
+    write_json(root / "dataset.json", {**description, "numTraining": 6})
+    data = {"root": str(root), "labels": {"background": 0, "square": 1}, "image_size": 32, "channels": 1}
+    data["split"] = {"rule": "random", "test": 0.34, "validation": 0.2}
+    teachers = {"plain": {"segmentor": {"name": "unguided", "size": "tiny"}}}
+    shared = {**content["recipe"], "data": data}
+    faults = Scribe(control_to_a=2)
+    result = compare_matrix(matrix(content, recipe=shared, teachers=teachers), tmp_path / "out", faults).result
+    assert [entry["name"] for entry in result["entries"]] == ["teacher-plain"]
+    assert (result["unit"], result["scored"]) == ("mm", "volume")
+
+
 # A matrix that changes
 
 
@@ -238,6 +279,54 @@ def test_a_changed_distiller_of_a_run_that_learned_nothing_begins_anew(content: 
     assert read_recipe(place / "recipe.yaml").distill[0].weight == 7.0
 
 
+def test_a_finished_run_without_its_checkpoints_is_not_begun_anew(content: dict, tmp_path: Path) -> None:
+    compare_matrix(matrix(content), tmp_path, Scribe())
+    for place in tmp_path.glob("runs/*/*/seed-*/checkpoints"):
+        shutil.rmtree(place)
+    changed = {**content["distillers"], "kd": {"name": "kd", "weight": 7.0}}
+    with pytest.raises(RecipeError, match="made with another matrix"):
+        compare_matrix(matrix(content, distillers=changed), tmp_path, Scribe())
+    assert (tmp_path / "runs" / "a--reads--kd" / "student" / "seed-0" / "best.safetensors").is_file()
+
+
+@pytest.mark.parametrize("lost", ["seed-1/done.json", "seed-0/judged.json", "cases.csv"])
+def test_a_run_that_lost_its_end_is_done_again(lost: str, content: dict, tmp_path: Path) -> None:
+    compare_matrix(matrix(content), tmp_path, Scribe())
+    (tmp_path / "runs" / "a--reads--kd" / "student" / lost).unlink()
+    scribe = Scribe()
+    compare_matrix(matrix(content), tmp_path, scribe)
+    assert scribe.made == ["a--reads--kd"]
+
+
+def test_teachers_may_get_seeds_unless_students_would_have_learned_from_them(content: dict, tmp_path: Path) -> None:
+    compare_matrix(matrix(content, teacher_seeds=[0]), tmp_path, Scribe())
+    scribe = Scribe()
+    for _ in range(2):
+        compare_matrix(matrix(content, teacher_seeds=[0], seeds=[0, 1, 2]), tmp_path, scribe)
+    assert scribe.made == ["control-a", "a--reads--kd", "a--reads--cwd"]
+    with pytest.raises(RecipeError, match="made with another matrix") as told:
+        compare_matrix(matrix(content, teacher_seeds=[0, 1], seeds=[0, 1, 2]), tmp_path, scribe)
+    line = "teacher_seeds: seed 1 learned from seed 0 of teacher-reads, not from 1"
+    assert told.value.offenders == (f"a--reads--kd: {line}", f"a--reads--cwd: {line}")
+    assert len(scribe.made) == 3
+    compare_matrix(matrix(content, teacher_seeds=[0, 3], seeds=[0, 1, 2, 3]), tmp_path, scribe)
+    compare_matrix(matrix(content, teacher_seeds=[0], seeds=[0, 1, 2, 3]), tmp_path, scribe)
+
+
+def test_another_first_student_leaves_the_teachers(content: dict, tmp_path: Path) -> None:
+    heads = {"name": "unet_r18", "size": "tiny", "options": {"auxiliary": True}}
+    b = {**heads, "training": {"loss_weights": [1.0, 0.5]}}
+    scribe = Scribe()
+    compare_matrix(matrix(content), tmp_path, scribe)
+    for students in ({"b": b, **content["students"]}, {"b": b}, content["students"]):
+        compare_matrix(matrix(content, students=students), tmp_path, scribe)
+    assert scribe.made[4:] == ["control-b", "b--reads--kd", "b--reads--cwd"]
+    teachers = {"reads": {**content["teachers"]["reads"], "training": {"lr": 0.5}}}
+    with pytest.raises(RecipeError, match="made with another matrix") as told:
+        compare_matrix(matrix(content, students={"b": b}, teachers=teachers), tmp_path, scribe)
+    assert any(line.startswith("teacher-reads: teacher.training.lr: ") for line in told.value.offenders)
+
+
 def test_other_judging_is_no_other_matrix(content: dict, tmp_path: Path) -> None:
     compare_matrix(matrix(content), tmp_path, Scribe())
     judged = {**content["recipe"], "evaluate": {"bootstrap": 100, "tolerance": 5.0}}
@@ -259,6 +348,15 @@ def test_faults_are_told_before_anything_runs(content: dict, tmp_path: Path) -> 
 def test_two_comparisons_in_one_folder_are_refused(content: dict, tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(StorageError, match="another process is working"):
         compare_matrix(matrix(content), tmp_path, Scribe())
+
+
+def test_phantoms_are_made_by_the_one_comparison_of_the_folder(content: dict, tmp_path: Path) -> None:
+    data = {"root": str(tmp_path / "films"), "phantoms": {}, "labels": {"background": 0, "infection": 255}}
+    data |= {"image_size": 32, "channels": 1}
+    phantoms = matrix(content, recipe={**content["recipe"], "data": data})
+    with locked(tmp_path / "out"), pytest.raises(StorageError, match="another process is working"):
+        compare_matrix(phantoms, tmp_path / "out", Scribe())
+    assert not (tmp_path / "films").exists()
 
 
 # Finished runs
@@ -284,6 +382,15 @@ def test_finished_runs_share_their_equal_controls_and_teachers(small_recipe: dic
 def test_runs_with_controls_of_their_own_keep_them(small_recipe: dict, tmp_path: Path) -> None:
     one = finished(tmp_path / "one", small_recipe)
     two = finished(tmp_path / "two", small_recipe)
+    write_arm(two, "control", Recipe.model_validate(small_recipe), 0.01, "another control")
+    found = entries(compare_runs([one, two], tmp_path / "both"))
+    assert found["one: student"]["control"] == "one: control"
+    assert found["two: student"]["control"] == "two: control"
+
+
+def test_students_are_shown_each_beside_its_control_even_with_equal_weights(small_recipe: dict, tmp_path: Path) -> None:
+    one = finished(tmp_path / "one", small_recipe, who="equal")
+    two = finished(tmp_path / "two", small_recipe, who="equal")
     write_arm(two, "control", Recipe.model_validate(small_recipe), 0.01, "another control")
     found = entries(compare_runs([one, two], tmp_path / "both"))
     assert found["one: student"]["control"] == "one: control"

@@ -7,18 +7,19 @@ it again.
 import os
 import shutil
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from preceptor.data.case import Case
 from preceptor.errors import RecipeError, StorageError
 from preceptor.launchers import Processes
 from preceptor.launching import LOG, Ended, Launcher, Task, launch, preceptor_command
 from preceptor.matrix import Cell, Matrix, cells
 from preceptor.progress import Progress
 from preceptor.recipe import EvaluateRecipe, Recipe, read_recipe
-from preceptor.resuming import CHANGEABLE, differences, locked
+from preceptor.resuming import CHANGEABLE, differences, is_among, locked
 from preceptor.storage import read_json, write_json, write_text
 
 METRICS = ("dice", "hd95", "iou", "surface_dice")
@@ -29,6 +30,11 @@ KEPT = tuple(key for key in CHANGEABLE if not key.endswith("epochs"))
 """Recipe keys that may differ when a matrix is resumed. Other epochs may not: what is trained on is not what is
 trained so long at once, and its students would have learned from another teacher.
 """
+
+
+LEARNED = ("checkpoints/*", "best.safetensors", "package", "done.json")
+"""What an arm that learned something leaves some of in the folder of a seed."""
+TAUGHT = "teacher/seed-*/package/package.json"
 
 
 @dataclass(frozen=True)
@@ -70,20 +76,23 @@ def compare_matrix(
     its end.
     """
     from preceptor.learning.arm import check_arms
-    from preceptor.preparing import read_case_set
+    from preceptor.preparing import read_case_set, usable
 
     progress = progress or Progress()
     place = folder.resolve() / "runs"
-    planned = cells(matrix, place)
+    planned = [_as_begun(cell, place) for cell in cells(matrix, place)]
     for cell in planned:
         check_arms(cell.recipe)
-    read_case_set(planned[0].recipe, progress)  # the same for all; phantoms are made once, not by many at a time
+    shared = planned[0].recipe
     with locked(folder.resolve()):
+        case_set = read_case_set(shared, progress)  # the same for all; phantoms are made once, not by many at a time
         _require_same_recipes(planned, place)
         ended = launch([_task(cell, place) for cell in planned], launcher or Processes(), progress)
         entrants = [_entrant(cell, place) for cell in planned if ended[cell.name].state == "done"]
         unfinished = {name: end for name, end in ended.items() if end.state != "done"}
-        return _write(folder.resolve(), matrix.name, matrix.description, entrants, unfinished, "matrix")
+        usual = usable(case_set.cases, shared.data)
+        judged = [case for split in shared.evaluate.splits for case in usual if case.split == split]
+        return _write(folder.resolve(), matrix.name, matrix.description, entrants, unfinished, "matrix", judged=judged)
 
 
 def compare_runs(runs: Sequence[Path], folder: Path, intersect: bool = False) -> Compared:
@@ -95,7 +104,7 @@ def compare_runs(runs: Sequence[Path], folder: Path, intersect: bool = False) ->
     seen: dict[tuple[str, ...], str] = {}
     for run, label in zip(runs, _distinct(runs), strict=True):
         recipe = _judged(run)
-        names = {arm: seen.setdefault(_weights(run, arm, recipe), f"{label}: {arm}") for arm in recipe.arms}
+        names = {arm: seen.setdefault(_identity(run, arm, recipe), f"{label}: {arm}") for arm in recipe.arms}
         for arm, name in names.items():
             if name != f"{label}: {arm}":
                 continue
@@ -119,9 +128,13 @@ def _judged(run: Path) -> Recipe:
     return read_recipe(run / "recipe.yaml")
 
 
-def _weights(run: Path, arm: str, recipe: Recipe) -> tuple[str, ...]:
-    """The hashes of the weights of an arm that were judged, one a seed."""
-    return tuple(read_json(run / arm / f"seed-{seed}" / "judged.json")["weights"] for seed in recipe.seeds)
+def _identity(run: Path, arm: str, recipe: Recipe) -> tuple[str, ...]:
+    """What tells an arm from those of other runs: the hashes of the weights that were judged, one a seed.
+
+    A student is its run's alone, since it is compared with the control of that run and shown with its distillers.
+    """
+    weights = tuple(read_json(run / arm / f"seed-{seed}" / "judged.json")["weights"] for seed in recipe.seeds)
+    return (str(run.resolve()), *weights) if arm == "student" else weights
 
 
 def _distinct(runs: Sequence[Path]) -> list[str]:
@@ -133,19 +146,36 @@ def _distinct(runs: Sequence[Path]) -> list[str]:
     return names
 
 
-def _require_same_recipes(planned: Iterable[Cell], folder: Path) -> None:
+def _as_begun(cell: Cell, folder: Path) -> Cell:
+    """A teacher's run names a student only because every recipe does: the one it began with stays, whichever student is
+    the first of the matrix now, where the teacher trains the same beside it.
+    """
+    path = folder / cell.name / "recipe.yaml"
+    teacher = cell.recipe.teacher
+    if cell.role != "teacher" or teacher is None or not path.is_file():
+        return cell
+    begun = read_recipe(path)
+    if begun.teacher is None or begun.training_of("teacher") != cell.recipe.training_of("teacher"):
+        return cell
+    teacher = teacher.model_copy(update={"training": begun.teacher.training})
+    kept = {"student": begun.student, "training": begun.training, "teacher": teacher}
+    return replace(cell, recipe=cell.recipe.model_copy(update=kept))
+
+
+def _require_same_recipes(planned: Sequence[Cell], folder: Path) -> None:
     """Refuse, all at once, what runs in the folder learned otherwise; a run that learned nothing yet begins anew."""
-    refused = []
+    refused, seeds = [], {cell.name: cell.recipe.seeds for cell in planned}
     for cell in planned:
         place = folder / cell.name
         if not (place / "recipe.yaml").is_file():
             continue
         found = differences(read_recipe(place / "recipe.yaml").plain(), cell.recipe.plain())
-        changed = [line for line in found if not line.startswith(KEPT)]
-        if changed and not any(place.glob(f"{cell.role}/seed-*/checkpoints/*")):
+        changed = [line for line in found if not is_among(line, KEPT)]
+        if changed and not any(path for name in LEARNED for path in place.glob(f"{cell.role}/seed-*/{name}")):
             shutil.rmtree(place)
         else:
-            refused += [f"{cell.name}: {line}" for line in changed]
+            other = _other_seeds(cell, seeds[cell.needs[0]], folder) if cell.role == "student" else []
+            refused += [f"{cell.name}: {line}" for line in [*changed, *other]]
     if refused:
         raise RecipeError(
             "runs in this folder were made with another matrix",
@@ -155,13 +185,32 @@ def _require_same_recipes(planned: Iterable[Cell], folder: Path) -> None:
         )
 
 
+def _other_seeds(cell: Cell, teacher_seeds: Sequence[int], folder: Path) -> list[str]:
+    """A line for each seed of a student that learned from another seed of its teacher than it would now: students
+    without a teacher of their own seed were done, and then the teacher got more seeds.
+    """
+    lines, place = [], folder / cell.name
+    there = {int(path.parts[-3].removeprefix("seed-")) for path in (folder / cell.needs[0]).glob(TAUGHT)}
+    for seed in cell.recipe.seeds:
+        taken = place / "teacher" / f"seed-{seed}" / "package" / "package.json"
+        if not ((place / "student" / f"seed-{seed}" / "taught.json").is_file() and taken.is_file()):
+            continue
+        before, known = read_json(taken)["card"].get("seed"), there | set(teacher_seeds)
+        now = seed if seed in known else min(known)
+        if before not in (None, now):
+            lines.append(f"teacher_seeds: seed {seed} learned from seed {before} of {cell.needs[0]}, not from {now}")
+    return lines
+
+
 def _task(cell: Cell, folder: Path) -> Task:
     """The process that makes a cell. Its recipe lies beside its folder, so that people can run it alone."""
     path = folder / "recipes" / f"{cell.name}.yaml"
     write_text(path, cell.recipe.to_yaml())
     stages = [argument for stage in cell.stages for argument in ("--only", stage)]
     command = preceptor_command("run", str(path), "--out", str(folder / cell.name), *stages)
-    return Task(cell.name, command, folder / cell.name, cell.needs, [cell.recipe.plain(), list(cell.stages)])
+    seeds = [f"{cell.role}/seed-{seed}/{name}" for seed in cell.recipe.seeds for name in ("done.json", "judged.json")]
+    key, leaves = [cell.recipe.plain(), list(cell.stages)], (*seeds, f"{cell.role}/cases.csv")
+    return Task(cell.name, command, folder / cell.name, cell.needs, key, leaves)
 
 
 def _entrant(cell: Cell, folder: Path) -> Entrant:
@@ -179,6 +228,7 @@ def _write(
     unfinished: Mapping[str, Ended],
     kind: Literal["matrix", "runs"],
     intersect: bool = False,
+    judged: Sequence[Case] = (),
 ) -> Compared:
     from preceptor.evaluation.comparison import write_page
     from preceptor.evaluation.comparison_text import answer, warnings
@@ -195,7 +245,7 @@ def _write(
         "name": name,
         "kind": kind,
         "description": description,
-        **_ranked(entrants, folder, intersect),
+        **_ranked(entrants, folder, intersect, judged),
         "unfinished": [
             {"run": run, "state": end.state, "reason": end.reason, "log": _below(logs[run], folder)}
             for run, end in unfinished.items()
@@ -213,7 +263,7 @@ def _below(path: Path, folder: Path) -> str | None:
     return Path(os.path.relpath(path, folder)).as_posix() if path.is_file() else None
 
 
-def _ranked(entrants: Sequence[Entrant], folder: Path, intersect: bool) -> dict[str, Any]:
+def _ranked(entrants: Sequence[Entrant], folder: Path, intersect: bool, judged: Sequence[Case]) -> dict[str, Any]:
     from preceptor.evaluation.metrics import POLICY
     from preceptor.evaluation.ranking import Contestant, ranking
     from preceptor.evaluation.scores import common_cases, read_rows, scores_of
@@ -235,7 +285,7 @@ def _ranked(entrants: Sequence[Entrant], folder: Path, intersect: bool) -> dict[
         entry |= {"report": _below(entrant.folder / "report.html", folder), **_cost(entrant)}
     first = next(iter(scores.values()))
     data = _read(entrants, "data.json").get("facts", {})
-    summary = _read(entrants, "summary.json")
+    summary = _read(entrants, "summary.json") or _told(judged, settings.unit)
     return {
         "metrics": list(METRICS),
         "primary": METRICS[0],
@@ -260,6 +310,13 @@ def _ranked(entrants: Sequence[Entrant], folder: Path, intersect: bool) -> dict[
 def _read(entrants: Sequence[Entrant], name: str) -> dict[str, Any]:
     """A file of the first run that has it; runs of teachers alone have no summary."""
     return next((read_json(e.folder / name) for e in entrants if (e.folder / name).is_file()), {})
+
+
+def _told(judged: Sequence[Case], unit: str) -> dict[str, str]:
+    """What a summary would tell of the cases that were judged."""
+    from preceptor.judging import distances_in, scored
+
+    return {"unit": distances_in(judged, unit), "scored": scored(judged, unit)}
 
 
 def _cost(entrant: Entrant) -> dict[str, Any]:
