@@ -25,7 +25,7 @@ TAPS = (
 WIDER = tuple(Tap(tap.name, tap.channels + 3, tap.stride, tap.group) for tap in TAPS)
 """The same places with other widths: what has adapters needs them."""
 FOREIGN = (
-    Tap("patches", 7, 4, "encoder"),
+    Tap("patches", 7, 2, "encoder"),
     Tap("merged", 9, 8, "encoder"),
     Tap("bridge", 7, 8, "decoder"),
     Tap("logits", CLASSES, 4, "logits"),

@@ -243,11 +243,11 @@ def _require_same_reference(first: Scores, scores: Scores, where: str) -> None:
     groups = [part.groups or part.cases for part in (first, scores)]
     together = [[group.index(one) for one in group] for group in groups]
     if together[0] != together[1]:
-        pairs = zip(first.cases, *together, strict=True)
+        placed = zip(first.cases, *together, strict=True)
         raise DataError(
             "the arms were judged with different groups, so cases cannot be resampled together",
             where=where,
-            offenders=[f"{case}: its group differs" for case, one, other in pairs if one != other],
+            offenders=[f"{case}: its group differs" for case, one, other in placed if one != other],
             remedy="evaluate them with the same groups",
         )
 
