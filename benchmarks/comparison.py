@@ -15,7 +15,14 @@ def comparison(folder: Path) -> str:
     report = next(entry["report"] for entry in result["entries"] if entry["report"])
     first = (folder / report).parent
     made = json.loads((first / "environment.json").read_text(encoding="utf-8"))
-    parts = [f"**{result['answer']}**", ranked(result), gained(result), by_class(result, "dice", 3), by_class(result, "hd95", 1), cost(result)]
+    parts = [
+        f"**{result['answer']}**",
+        ranked(result),
+        gained(result),
+        by_class(result, "dice", 3),
+        by_class(result, "hd95", 1),
+        cost(result),
+    ]
     if result["warnings"]:
         parts.append("\n".join(f"- {warning}" for warning in result["warnings"]))
     if result["unfinished"]:
