@@ -1,7 +1,8 @@
 """MedNeXt in two dimensions (Roy et al. 2023, arXiv 2303.09975), on MONAI's blocks.
 
 MONAI's own network gives each down block the expansion ratio of the level it leaves; the published one gives it the
-ratio of the level it enters. So the four down blocks are made anew, and the weights of the original fit.
+ratio of the level it enters. So the four down blocks are made anew, and the weights of the original fit. Layers that
+PyTorch computes slowly are exchanged for their like (`depthwise`).
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from preceptor.errors import RecipeError
 from preceptor.extras import require_extra
 from preceptor.segmentors.base import Segmentation, Segmentor, Size, Tap, check_classes, require_divisible
+from preceptor.segmentors.depthwise import hasten
 
 WIDTHS: dict[str, int] = {"tiny": 8, "small": 16, "base": 32}
 """Size to the channels of the first level."""
@@ -88,6 +90,7 @@ class MedNeXt(Segmentor):
         self.out_0 = network.out_0
         self.out_blocks = network.out_blocks if auxiliary else nn.ModuleList()
         self.side_heads = len(self.out_blocks)
+        hasten(self)
         self.taps = (
             *(Tap(f"encoder{level}", width << level, 1 << level, "encoder") for level in range(4)),
             Tap("bottleneck", width << 4, 16, "encoder"),
