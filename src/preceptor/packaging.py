@@ -64,7 +64,7 @@ def take_teacher(source: Path, target: Path, recipe: Recipe, arm: str, seed: int
     found = _find_teacher(source, arm, seed)
     package = load_package(found)
     check_same_view(recipe, package, found)
-    _require_same_network(package.segmentor, recipe.segmentor_of(arm), found)
+    _require_same_network(package.segmentor, recipe.segmentor_of(arm), found, whole="imported" not in package.card)
     wanted = recipe.privilege_of(arm)
     if package.needs != wanted:
         raise RecipeError(
@@ -108,8 +108,13 @@ def _find_teacher(source: Path, arm: str, seed: int) -> Path:
     return source
 
 
-def _require_same_network(theirs: dict[str, Any], ours: SegmentorRecipe, where: Path) -> None:
-    """Refuse a teacher of another network than the recipe's; an option that is left out has its default."""
+def _require_same_network(theirs: dict[str, Any], ours: SegmentorRecipe, where: Path, *, whole: bool) -> None:
+    """Refuse a teacher of another network than the recipe's; an option that is left out has its default.
+
+    whole: False compares the name alone, for an imported package, whose dimensions are those of its checkpoint.
+    """
+    if not whole and theirs["name"] == ours.name:
+        return
     made_of = [
         {"name": name, "size": size, "options": _options(name, options) if theirs["name"] == ours.name else {}}
         for name, size, options in (

