@@ -77,7 +77,7 @@ def rows(setting: Setting) -> Iterator[Row]:
         for fast in {False, setting.bf16}:
             ours, theirs = _loops(setting, build, size, fast)
             for work in (_forward, _step):
-                times = in_turn(partial(work, ours, shown), partial(work, theirs, shown), 4 if setting.quick else 8)
+                times = in_turn(partial(work, ours, shown), partial(work, theirs, shown), 5, warm=1)
                 what = f"{name} {size}, {work.__name__.strip('_')}, {'bf16' if fast else 'float32'}, against MONAI's"
                 yield Row.of_times(what, times, False, at_most=LIMIT)
 
