@@ -105,7 +105,7 @@ def rows(setting: Setting) -> Iterator[Line]:
     for pair in PAIRS:
         course = Course(setting, pair, pair.distillers)
         names = [PLAIN, LEAST, *pair.distillers]
-        taken = by_turns({name: course.step(name) for name in names}, 3 if setting.quick else 5, warm=2)
+        taken = by_turns({name: course.step(name) for name in names}, 3 if setting.quick else 5, warm=1)
         weighed = names[:3] if setting.quick else names
         memory = dict(
             zip(

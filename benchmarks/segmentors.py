@@ -48,7 +48,7 @@ def rows(setting: Setting) -> Iterator[Line]:
 
 
 def _lines(setting: Setting, name: str) -> Iterator[Line]:
-    size, count, side = ("tiny", 1, 96) if setting.quick else ("base", 2, 224)
+    size, count, side = ("tiny", 1, 96) if setting.quick else ("base", 1, 224)
     shown = batch(setting, count, side, CLASSES).to(setting.device)
     precisions = ("float32", "bf16") if setting.bf16 else ("float32",)
     contenders: dict[str, Callable[[], object]] = {}
