@@ -83,7 +83,7 @@ def describe(quick: bool, seed: int) -> dict[str, Any]:
         "precision": precision,
         "seed": seed,
         "quick": quick,
-        "batch": f"batches of {BATCH} x {SIDE} x {SIDE}",
+        "batch": f"batches of {BATCH} x {SIDE} x {SIDE} unless told otherwise",
     }
 
 
