@@ -25,6 +25,7 @@ from .published_folders import acdc
 
 SMALL = [
     "data.image_size=32",
+    "data.split.rule=random",
     "data.split.validation=0.3",
     "data.split.test=0.3",
     "teacher.segmentor.size=tiny",
@@ -51,6 +52,13 @@ def test_the_recipe_holds_the_published_values() -> None:
         assert (settings.schedule, settings.milestones, settings.factor) == ("step", [60, 100, 150, 180], 0.5)
         assert (settings.epochs, settings.batch_size, settings.clip, settings.patience) == (200, 20, 0.0, 0)
     assert (recipe.data.size, recipe.data.normalize, recipe.data.channels) == ((256, 256), "volume_percentile", 1)
+    named = recipe.data.split.named
+    assert (recipe.data.split.rule, sorted(named), [len(set(named[part])) for part in ("val", "test")]) == (
+        "named",
+        ["test", "val"],
+        [15, 15],
+    )
+    assert not set(named["val"]) & set(named["test"])
     assert (recipe.augment.shift, recipe.augment.rotate, recipe.augment.rotate_share) == (0.125, 180, 0.5)
 
 

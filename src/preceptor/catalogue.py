@@ -43,6 +43,7 @@ SPLIT_RULES = {
     "given": "by the folders or tables; validation is cut from train where there is none",
     "random": "by a seed, all cases of a group together",
     "tail": "the first rows of train stay, the others validate, as published for the text data sets",
+    "named": "by lists of groups, volumes or cases in the recipe, as published ones are",
 }
 
 AUGMENTATIONS = {

@@ -27,7 +27,7 @@ from preceptor.recipe_data import (
 )
 from preceptor.recipe_faults import FieldsOf, explain
 
-WHOLE = ("labels", "taps")
+WHOLE = ("labels", "taps", "named")
 """Dictionaries that a recipe which extends another gives anew."""
 
 
@@ -88,7 +88,7 @@ class TrainingRecipe(Part):
     ] = "dice_ce"
     loss_weights: list[NonNegative] = Field(default=[1.0], min_length=1)
     own_loss_weight: NonNegative = 1.0
-    monitor: Literal["dice_pooled", "dice_image_mean"] = "dice_pooled"
+    monitor: Literal["dice_pooled", "dice_image_mean", "dice_batch_mean"] = "dice_pooled"
     precision: Literal["auto", "bf16", "float32"] = "auto"
     channels_last: bool = True
     workers: Annotated[int, Field(ge=0)] = 0
@@ -320,7 +320,7 @@ def _find(source: str | Path, beside: Path | None) -> Path:
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `change` laid over it; dictionaries merge key by key, everything else is replaced.
 
-    `labels` and `taps` are replaced as wholes: classes or pairs of another data set or network make no sense beside.
+    `labels`, `taps` and `named` are replaced as wholes: those of another data set or network make no sense beside.
     """
     result = dict(base)
     for key, value in change.items():

@@ -23,13 +23,26 @@ class SplitRecipe(Part):
 
     rule "random": grouped and seeded; "tail": the first int((1 - validation) * n) rows of train stay (published rule).
     groups "required" stops where no patient is known; "waived" says that every case is its own group.
+    named, for the rule "named": the groups (patients), volumes or cases of a split, as published lists give them. All
+    others train; where `train` is named as well, they take no part.
     """
 
-    rule: Literal["given", "random", "tail"] = "given"
+    rule: Literal["given", "random", "tail", "named"] = "given"
     validation: Share = 0.2
     test: Share = 0.2
+    named: dict[Literal["train", "val", "test"], list[str]] = {}
     seed: int = 0
     groups: Literal["auto", "required", "waived"] = "auto"
+
+    @model_validator(mode="after")
+    def _named_once(self) -> "SplitRecipe":
+        if self.rule == "named" and not self.named:
+            raise ValueError("rule: named needs `named`, lists of groups, volumes or cases for val and test")
+        every = [name for names in self.named.values() for name in names]
+        twice = sorted({name for name in every if every.count(name) > 1})
+        if twice:
+            raise ValueError(f"named: in several places: {', '.join(twice[:20])}")
+        return self
 
 
 class PhantomRecipe(Part):

@@ -1,6 +1,7 @@
 """Splits keep groups together, depend on the seed alone, and the tail rule counts as published."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,30 @@ def test_too_few_groups_stop():
         assign_splits(cases(9, "train", groups=1), SplitRecipe())
     with pytest.raises(RecipeError, match="nothing is left"):
         assign_splits(cases(9), SplitRecipe(rule="random", validation=0.5, test=0.5))
+
+
+def test_named_groups_volumes_and_cases_get_their_split_and_the_others_train():
+    rows = cases(12, groups=4)
+    rows = (*rows[:-1], replace(rows[-1], volume="scan"))
+    named = {"val": ["g1"], "test": ["c000", "scan"]}
+    found = by_split(assign_splits(rows, SplitRecipe(rule="named", named=named)))
+    assert found["val"] == ["c001", "c005", "c009"]
+    assert found["test"] == ["c000", "c011"]
+    assert found["train"] == ["c002", "c003", "c004", "c006", "c007", "c008", "c010"]
+
+
+def test_cases_that_no_list_names_take_no_part_where_the_training_is_named():
+    found = assign_splits(cases(6, groups=3), SplitRecipe(rule="named", named={"train": ["g0"], "val": ["g1"]}))
+    assert [case.split for case in found] == ["train", "val", ""] * 2
+
+
+def test_names_that_the_data_do_not_hold_are_listed():
+    with pytest.raises(DataError, match=r"1 of 2 names[\s\S]*patient099"):
+        assign_splits(cases(6, groups=3), SplitRecipe(rule="named", named={"val": ["g0"], "test": ["patient099"]}))
+
+
+def test_a_name_in_two_lists_is_refused():
+    with pytest.raises(ValueError, match="in several places: g0"):
+        SplitRecipe(rule="named", named={"val": ["g0"], "test": ["g0"]})
+    with pytest.raises(ValueError, match="needs `named`"):
+        SplitRecipe(rule="named")

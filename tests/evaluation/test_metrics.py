@@ -231,3 +231,19 @@ def test_an_organ_that_was_missed_has_the_best_distance_as_published_and_the_wor
     missed, seen = judged(nothing), judged(poor)
     assert missed[0] == 0 < seen[0]
     assert missed[1] == diagonal((4, 20, 24)) > seen[1]
+
+
+TEXTDIFF = Path(__file__).parent.parent / "golden" / "sikd_textdiff_losses"
+
+
+@pytest.mark.parametrize("name", ["iou_overlap", "iou_empty_prediction", "iou_empty_target", "iou_both_empty"])
+def test_textdiff_s_dice_is_made_of_its_smoothed_iou(name: str) -> None:
+    cases = json.loads(TEXTDIFF.with_suffix(".json").read_text(encoding="utf-8"))["cases"]
+    (case,) = (case for case in cases if case["name"] == name)
+    with np.load(TEXTDIFF.with_suffix(".npz")) as arrays:
+        found, wanted = (arrays[case["inputs"][part]["npz"]][0] for part in ("prediction", "target"))
+    metrics = case_metrics(found, wanted)
+    counts = np.array([[metrics[key] for key in ("tp", "fp", "fn")]])
+    (dice,), (iou,) = image_scores(counts, "textdiff")
+    official = case["expected"]["official"]
+    assert (iou, dice) == pytest.approx((official["iou"], official["dice"]), rel=1e-5, abs=1e-9)

@@ -1,7 +1,10 @@
 """The validation score counts what it should: foreground of all cases, without the pixels that take no part."""
 
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.fabric import Fabric
@@ -14,10 +17,16 @@ from preceptor.data.transforms import Preprocessing
 from preceptor.learning.losses import dice_ce
 from preceptor.learning.privilege import none
 from preceptor.learning.tasks import Supervised
-from preceptor.learning.validation import Validation, overlap_counts
+from preceptor.learning.validation import Validation, batch_dice, overlap_counts
 from preceptor.segmentors.base import Segmentation, Segmentor
 
 SIDE = 16
+GOLDEN = Path(__file__).parent.parent / "golden" / "sikd_textdiff_losses"
+SIKD = [
+    case
+    for case in json.loads(GOLDEN.with_suffix(".json").read_text(encoding="utf-8"))["cases"]
+    if case["group"] == "sikd_validation_metric"
+]
 
 
 class Fixed(Segmentor):
@@ -35,7 +44,6 @@ class Fixed(Segmentor):
 @pytest.fixture
 def shelf(tmp_path) -> Any:
     """Two cases whose right half is stored as 9, which is to be ignored."""
-    import numpy as np
     from PIL import Image
 
     noise, cases = np.random.default_rng(0), []
@@ -73,3 +81,14 @@ def test_pixels_are_counted_by_case_and_class() -> None:
     inter, size = overlap_counts(logits, mask, 2)
     assert inter.tolist() == [[0, 1], [2, 0]]
     assert size.tolist() == [[2, 4], [6, 2]]
+
+
+@pytest.mark.parametrize("case", SIKD, ids=[case["name"] for case in SIKD])
+def test_the_dice_of_a_batch_is_that_of_sikd_s_validation(case: dict) -> None:
+    with np.load(GOLDEN.with_suffix(".npz")) as arrays:
+        found, mask = (
+            torch.from_numpy(arrays[case["inputs"][name]["npz"]])[:, 0].long() for name in ("prediction", "target")
+        )
+    logits = nn.functional.one_hot(found, 4).permute(0, 3, 1, 2).float()
+    official = case["expected"]["official"]
+    assert batch_dice(*overlap_counts(logits, mask, 4)).item() == pytest.approx(official, rel=1e-6)

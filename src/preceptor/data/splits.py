@@ -1,4 +1,4 @@
-"""Which case belongs to train, val and test: as given, at random by groups, or the tail as published."""
+"""Which case belongs to train, val and test: as given, at random by groups, by published lists, or the tail."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -17,6 +17,8 @@ def assign_splits(cases: Sequence[Case], split: SplitRecipe) -> tuple[Case, ...]
     "tail": of all cases outside test, train before val, the first int((1 - validation) * n) train and the others
     validate, unshuffled and whatever their groups (specification of text-annotated data sets, section 6).
 
+    "named": the lists of the recipe; a name is a case's own, its volume's or its group's, in this order.
+
     groups: "auto" keeps known groups together and takes a case without one as its own; "required" needs one for every
     case; "waived" removes groups, so that every case counts as its own everywhere.
     Raises DataError where groups or splits are missing, or too few groups are there to divide.
@@ -29,6 +31,8 @@ def assign_splits(cases: Sequence[Case], split: SplitRecipe) -> tuple[Case, ...]
         return _given(cases, split)
     if split.rule == "tail":
         return _tail(cases, split)
+    if split.rule == "named":
+        return _named(cases, split)
     return _random(cases, split)
 
 
@@ -90,6 +94,28 @@ def _tail(cases: Sequence[Case], split: SplitRecipe) -> tuple[Case, ...]:
         raise DataError("the tail rule leaves nothing to train on", where="data.split", found=found)
     parts: dict[str, Split] = {name: "train" if at < count else "val" for at, name in enumerate(rows)}
     return tuple(replace(case, split=parts.get(case.name, case.split)) for case in cases)
+
+
+def _named(cases: Sequence[Case], split: SplitRecipe) -> tuple[Case, ...]:
+    places: dict[str, Split] = {name: part for part, names in split.named.items() for name in names}
+    others: Split = "" if "train" in split.named else "train"
+    found, met = [], set()
+    for case in cases:
+        name = next((name for name in (case.name, case.volume, case.group) if name in places), None)
+        met.add(name)
+        found.append(replace(case, split=others if name is None else places[name]))
+    lost = [name for name in places if name not in met]
+    if lost:
+        known = sorted({case.group or case.volume or case.name for case in cases})
+        raise DataError(
+            "the recipe names cases that the data folder does not hold",
+            where="data.split.named",
+            found=f"{len(lost)} of {len(places)} names",
+            expected=f"groups, volumes or cases such as {', '.join(known[:5])}",
+            offenders=lost,
+            remedy="mend the names, bring the missing cases, or set `data.split.rule: random`",
+        )
+    return tuple(found)
 
 
 def _pick(cases: Iterable[Case], target: float, seed: int) -> set[str]:

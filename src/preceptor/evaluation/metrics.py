@@ -13,7 +13,7 @@ import numpy as np
 from preceptor.evaluation.surface import average_distance, hausdorff_95, surface_dice, surface_distances
 
 Kind = Literal["both", "missed", "false_alarm", "empty"]
-Convention = Literal["test", "validation", "smooth"]
+Convention = Literal["test", "validation", "smooth", "textdiff"]
 
 KINDS: tuple[Kind, ...] = ("both", "missed", "false_alarm", "empty")
 OVERLAPS = ("dice", "iou", "precision", "recall", "surface_dice")
@@ -157,6 +157,8 @@ def image_mean(counts: Any, convention: Convention = "test") -> dict[str, float]
     convention "test" (C2FVL's test code): Dice 2TP / (P + Y + 1e-5), so empty against empty is 0;
     "validation": (2TP + 4e-5) / (P + Y + 4e-5), and "smooth": (2TP + 1e-5) / (P + Y + 1e-5), where it is 1.
     IoU is that of scikit-learn in all three: empty against empty is 0.
+    "textdiff" (TextDiff's validation): IoU (TP + 1e-5) / (TP + FP + FN + 1e-5), Dice 2 IoU / (IoU + 1); both are 1 for
+    empty against empty.
     """
     dice, iou = image_scores(counts, convention)
     return {"dice_image_mean": float(dice.mean()), "iou_image_mean": float(iou.mean())}
@@ -165,6 +167,9 @@ def image_mean(counts: Any, convention: Convention = "test") -> dict[str, float]
 def image_scores(counts: Any, convention: Convention = "test") -> tuple[np.ndarray, np.ndarray]:
     """The per-image (Dice, IoU) whose means `image_mean` gives: two float64 arrays [N]."""
     tp, fp, fn = _columns(counts).T
+    if convention == "textdiff":
+        iou = (tp + 1e-5) / (tp + fp + fn + 1e-5)
+        return 2 * iou / (iou + 1), iou
     above, below = {"test": (0.0, 1e-5), "validation": (4e-5, 4e-5), "smooth": (1e-5, 1e-5)}[convention]
     dice = (2 * tp + above) / (2 * tp + fp + fn + below)
     iou = tp / np.maximum(tp + fp + fn, 1)
