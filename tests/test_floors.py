@@ -24,15 +24,15 @@ FLOORS: list[set[str]] = [
         "plugins.py",
         "__init__.py",
     },
-    {"recipe.py", "recipe_data.py", "recipe_faults.py"},
+    {"recipe.py", "recipe_data.py", "recipe_faults.py", "recipe_diffusion.py"},
     {"evaluation/metrics.py", "evaluation/surface.py", "evaluation/statistics.py", "segmentors/*"},
     {"distillers/*"},
     {"data/*", "text/*", "weights.py", "originals/*", "unpickle.py"},
     {"learning/*", "delivery/*", "evaluation/*"},
     {"judging.py", "packaging.py", "preparing.py", "resuming.py", "folder_recipes.py"},
-    {"pipeline.py", "matrix.py", "launching.py", "launchers.py", "catalogue.py"},
+    {"pretraining.py", "pipeline.py", "matrix.py", "launching.py", "launchers.py", "catalogue.py"},
     {"compare.py"},
-    {"cli.py", "cli_options.py", "cli_compare.py"},
+    {"cli.py", "cli_options.py", "cli_compare.py", "cli_pretrain.py"},
 ]
 """From the ground up; an exact name goes before its folder."""
 

@@ -26,6 +26,7 @@ from preceptor.cli_options import (
     one_of,
     progress_kind,
 )
+from preceptor.cli_pretrain import pretrain_diffusion
 from preceptor.errors import DataError, Interrupted, RecipeError, StorageError, UserError
 
 if TYPE_CHECKING:
@@ -275,6 +276,16 @@ app.command(
         "preceptor compare runs/first runs/second --out runs/both",
     )
 )(compare)
+
+
+app.command(
+    "pretrain-diffusion",
+    epilog=examples(
+        "preceptor pretrain-diffusion tiles --shape tiny --set scale=256",
+        "preceptor pretrain-diffusion MoNuSeg --set turns=true --set flip_vertical=0.5",
+        "preceptor pretrain-diffusion textfreekd/monuseg --set data.root=MoNuSeg --out runs/nuclei",
+    ),
+)(pretrain_diffusion)
 
 
 @app.command(epilog=examples("preceptor report runs/demo"))
