@@ -30,8 +30,8 @@ from preceptor.text.features import ReportFeatures
 from .evaluation.comparisons import fabricate_result
 
 VERBS = (
-    *("demo", "run", "check", "embed", "evaluate", "predict", "compare", "report", "convert", "import-weights"),
-    *("list", "show"),
+    *("demo", "run", "check", "embed", "evaluate", "predict", "compare"),
+    *("pretrain-diffusion", "report", "convert", "import-weights", "list", "show"),
 )
 
 

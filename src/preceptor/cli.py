@@ -281,9 +281,9 @@ app.command(
 app.command(
     "pretrain-diffusion",
     epilog=examples(
-        "preceptor pretrain-diffusion tiles --shape tiny --set scale=256",
+        "preceptor pretrain-diffusion Tiles --shape tiny --set scale=256",
         "preceptor pretrain-diffusion MoNuSeg --set turns=true --set flip_vertical=0.5",
-        "preceptor pretrain-diffusion textfreekd/monuseg --set data.root=MoNuSeg --out runs/nuclei",
+        "preceptor pretrain-diffusion textdiff/monuseg --set data.root=MoNuSeg",
     ),
 )(pretrain_diffusion)
 

@@ -66,7 +66,7 @@ class DiffusionRecipe(Part):
     Every `validate_every` steps the noise of `validation_crops` fixed crops at fixed timesteps is predicted, of the
     held-out pictures and of as many that are learned from; a gap between the two that grows is over-fitting.
     samples: pictures of a grid drawn every `sample_every` steps (0: never) by DDIM in `sample_steps`.
-    precision "auto": bf16 on a GPU that has it, else float32.
+    precision "auto": bf16 where there is hardware for it.
     """
 
     data: PictureRecipe = PictureRecipe()

@@ -75,7 +75,7 @@ class DiffusionTraining:
         self.settings, self.shape, self.train, self.held_out = settings, shape, train, held_out
         self.folder, self.progress, self.position = folder, progress, Position()
         self.device = _device(settings.device)
-        fast = has_fast_bf16(self.device) and self.device.type == "cuda"
+        fast = has_fast_bf16(self.device)
         self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and fast)
         schedule = NoiseSchedule.linear()
         self.mix = torch.tensor([schedule.signal.tolist(), schedule.noise.tolist()], dtype=torch.float32)
