@@ -41,7 +41,7 @@ def words(part, name):
         ("metrics", list(METRICS)),
         ("recipes", list(shipped_recipes())),
         ("matrices", list(shipped_matrices())),
-        ("architectures", [*ARCHITECTURES, "backbone", "text-encoder"]),
+        ("architectures", [*ARCHITECTURES, "backbone", "diffusion", "text-encoder"]),
     ],
 )
 def test_a_section_names_exactly_what_there_is(sections, kind, expected):

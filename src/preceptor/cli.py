@@ -311,11 +311,14 @@ app.command(epilog=examples("preceptor convert ACDC --to nnunet --out Dataset027
     epilog=examples(
         "preceptor import-weights medseg.ckpt --architecture languide -o languide",
         "preceptor import-weights pytorch_model.bin --architecture text-encoder -o bert",
+        "preceptor import-weights uncond.pt --architecture diffusion -o uncond.safetensors",
     ),
 )
 def import_weights(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of an original system (.ckpt, .pth, .safetensors).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The package to write; for a text encoder, the folder.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The package to write; of what is none, the file or folder.")
+    ],
     architecture: Architecture,
 ) -> None:
     """Turn a published checkpoint into a package. The pickle is read in a separate process, tensors only."""

@@ -13,15 +13,19 @@ from preceptor import weights
 from preceptor.data.transforms import Preprocessing
 from preceptor.delivery.package import save_package
 from preceptor.errors import RecipeError
+from preceptor.originals.diffusion import convert_diffusion
+from preceptor.segmentors.diffusion import write_diffusion
 from preceptor.storage import hash_file, write_tensors
 from preceptor.text.convert import convert_encoder
 
 TEXT_ENCODER = "text-encoder"
 BACKBONE = "backbone"
+DIFFUSION = "diffusion"
 
 ARCHITECTURES: dict[str, str] = {
     **{name: original.line for name, original in weights.ARCHITECTURES.items()},
     BACKBONE: "a ResNet that is published as a pickle (OpenMMLab v1c, torchvision), to name in `pretrained`",
+    DIFFUSION: "an unconditional U-Net of guided diffusion (256x256_diffusion_uncond.pt), for TextDiff's `diffusion`",
     TEXT_ENCODER: "a BERT that is published as a pickle only (`pytorch_model.bin`), to name in `reports.encoder`",
 }
 """What can be imported, with one line each."""
@@ -35,8 +39,8 @@ _REPORTS = (
 def import_package(checkpoint: Path | str, out: Path | str, architecture: str) -> Path:
     """Turn a checkpoint of `architecture` (see ARCHITECTURES) into a package at `out`, which it returns.
 
-    The picture is prepared as the original's notes tell. A text encoder becomes a folder, and a backbone a safetensors
-    file, to name in a recipe; neither is a package.
+    The picture is prepared as the original's notes tell. A text encoder becomes a folder, a backbone and a diffusion
+    U-Net a safetensors file each, to name in a recipe; none of them is a package.
     Raises RecipeError for an unknown architecture or a checkpoint of another one, UntrustedFileError for a pickle that
     would run code, StorageError for a damaged or missing file.
     """
@@ -48,6 +52,9 @@ def import_package(checkpoint: Path | str, out: Path | str, architecture: str) -
         return convert_encoder(checkpoint, out)
     if architecture == BACKBONE:
         write_tensors(out, weights.read_checkpoint(checkpoint))
+        return Path(out)
+    if architecture == DIFFUSION:
+        write_diffusion(out, *convert_diffusion(weights.read_checkpoint(checkpoint)))
         return Path(out)
     imported = weights.import_weights(checkpoint, architecture=architecture)
     transposed = imported.notes.get("transposed", False)

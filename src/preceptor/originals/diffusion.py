@@ -35,11 +35,12 @@ _ENDS = {
 
 
 def convert_diffusion(
-    state: Mapping[str, Tensor], *, image_size: int = 256, head_width: int = 64
+    state: Mapping[str, Tensor], *, image_size: int | None = None, head_width: int = 64
 ) -> tuple[DiffusionShape, dict[str, Tensor]]:
     """A guided-diffusion state dict -> (shape, tensors in diffusers' names), every name and shape checked.
 
-    image_size, head_width: which no tensor tells; those of the ImageNet checkpoint when left out.
+    image_size, head_width: which no tensor tells. Left out, the size is the one that guided diffusion trains so many
+    levels on (6 levels: 256 pixels, 7: 512, and so on), and a head has 64 channels.
     Raises RecipeError where it is another network's, lists all keys at fault.
     """
     try:
@@ -69,7 +70,10 @@ def convert_diffusion(
         if name in tensors and tensors[name].shape != wanted.shape
     ]
     if faults:
-        raise RecipeError("the checkpoint is no whole unconditional guided-diffusion U-Net", offenders=faults)
+        remedy = "it was trained with classes; take an unconditional one" if "label_emb.weight" in state else ""
+        raise RecipeError(
+            "the checkpoint is no whole unconditional guided-diffusion U-Net", offenders=faults, remedy=remedy
+        )
     return shape, {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
 
 
@@ -92,7 +96,7 @@ def _renamed(module: str, part: str, kind: str, tensor: Tensor, head_width: int)
     return {f"{module}.{_PARTS.get(part, part)}.{kind}": tensor}
 
 
-def _shape(state: Mapping[str, Tensor], image_size: int, head_width: int) -> DiffusionShape:
+def _shape(state: Mapping[str, Tensor], image_size: int | None, head_width: int) -> DiffusionShape:
     blocks = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("output_blocks."))
     ups = (re.match(r"output_blocks\.\d+\.[12]\.in_layers\.0\.weight$", key) for key in state)
     levels = 1 + sum(up is not None for up in ups)
@@ -103,7 +107,7 @@ def _shape(state: Mapping[str, Tensor], image_size: int, head_width: int) -> Dif
     attention = tuple(n for n, first in enumerate(firsts) if f"input_blocks.{first}.1.qkv.weight" in state)
     channels = state["input_blocks.0.0.weight"].shape[1]
     return DiffusionShape(
-        image_size=image_size,
+        image_size=image_size or 2 ** (levels + 2),  # the deepest level has 8 x 8 pixels
         channels=channels,
         widths=widths,
         layers=layers,
