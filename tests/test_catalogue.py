@@ -12,6 +12,7 @@ from preceptor.learning.privilege import PRIVILEGES
 from preceptor.matrix import shipped_matrices
 from preceptor.recipe import Recipe, TrainingRecipe, shipped_recipes
 from preceptor.recipe_data import AugmentRecipe, DataRecipe, SplitRecipe
+from preceptor.recipe_diffusion import shipped_pretrainings
 from preceptor.segmentors.zoo import SEGMENTORS
 from preceptor.weights import ARCHITECTURES
 
@@ -41,6 +42,7 @@ def words(part, name):
         ("metrics", list(METRICS)),
         ("recipes", list(shipped_recipes())),
         ("matrices", list(shipped_matrices())),
+        ("pretrainings", list(shipped_pretrainings())),
         ("architectures", [*ARCHITECTURES, "backbone", "diffusion", "text-encoder"]),
     ],
 )

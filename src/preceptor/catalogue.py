@@ -93,6 +93,7 @@ def catalogue() -> dict[str, list[Entry]]:
     from preceptor.learning.privilege import PRIVILEGES
     from preceptor.matrix import read_matrix, shipped_matrices
     from preceptor.recipe import Recipe, read_recipe, shipped_recipes
+    from preceptor.recipe_diffusion import read_diffusion_recipe, shipped_pretrainings
     from preceptor.segmentors import zoo as segmentors
     from preceptor.text.encoders import describe as encoders
 
@@ -112,6 +113,7 @@ def catalogue() -> dict[str, list[Entry]]:
         "metrics": _entries(METRICS.items()),
         "recipes": [Entry(name, read_recipe(name).description) for name in shipped_recipes()],
         "matrices": [Entry(name, read_matrix(name).description) for name in shipped_matrices()],
+        "pretrainings": [Entry(name, read_diffusion_recipe(name).description) for name in shipped_pretrainings()],
         "architectures": _entries(ARCHITECTURES.items()),
         "choices": [Entry(key, ", ".join(map(str, words))) for key, words in choices(Recipe) if key not in _EXPLAINED],
     }

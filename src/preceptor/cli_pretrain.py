@@ -15,7 +15,7 @@ def pretrain_diffusion(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder of pictures, a data folder or recipe (its training cases), or a file of settings.",
+            help="A folder of pictures, a data folder or recipe (its training cases), or settings (file or name).",
             autocompletion=recipe_names,
         ),
     ],

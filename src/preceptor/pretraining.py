@@ -14,6 +14,7 @@ from preceptor.resuming import differences, fingerprints, is_among, locked, requ
 from preceptor.storage import read_json, write_json, write_text
 
 CHANGEABLE = (
+    "description",
     "data.root",
     "data.licence",
     "data.source",

@@ -8,11 +8,14 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from preceptor import plainyaml
 from preceptor.errors import RecipeError
-from preceptor.recipe import apply_changes, read_recipe, read_yaml, shipped_recipes
+from preceptor.recipe import apply_changes, read_recipe, read_yaml, shipped, shipped_recipes
 from preceptor.recipe_data import DataRecipe, NonNegative, Part, PositiveInt, Share, SplitRecipe
 from preceptor.recipe_faults import explain
 
 LAYOUTS = get_args(DataRecipe.model_fields["layout"].annotation)
+
+SUFFIX = ".diffusion.yaml"
+"""How the names of shipped settings end, so that they are not taken for recipes."""
 
 
 class PictureRecipe(Part):
@@ -69,6 +72,7 @@ class DiffusionRecipe(Part):
     precision "auto": bf16 where there is hardware for it.
     """
 
+    description: str = ""
     data: PictureRecipe = PictureRecipe()
     shape: Literal["tiny", "small", "imagenet256"] = "small"
     image_size: PositiveInt | None = None
@@ -110,11 +114,16 @@ class DiffusionRecipe(Part):
         return plainyaml.render(self.plain())
 
 
+def shipped_pretrainings() -> dict[str, Path]:
+    """Name (`textdiff/monuseg`) to file of all settings that come with the library."""
+    return shipped(SUFFIX)
+
+
 def read_diffusion_recipe(source: str | Path, changes: Iterable[str] = ()) -> DiffusionRecipe:
     """The settings for a folder of pictures or a data set, a file of settings, or the `data` of a recipe.
 
-    Of a recipe (a file, or the name of a shipped one) come its pictures, their channels, and the size that it shows its
-    networks as `scale`. changes: `key=value`. Raises RecipeError with every fault at once.
+    Shipped settings go before a shipped recipe of their name. Of a recipe come its pictures, their channels, and the
+    size that it shows its networks as `scale`. changes: `key=value`. Raises RecipeError with every fault at once.
     """
     content = apply_changes(_content(source), changes)
     try:
@@ -127,16 +136,18 @@ def read_diffusion_recipe(source: str | Path, changes: Iterable[str] = ()) -> Di
 def _content(source: str | Path) -> dict[str, Any]:
     if Path(source).is_dir():
         return {"data": {"root": str(source)}}
-    if not Path(source).is_file() and str(source).removesuffix(".yaml") not in shipped_recipes():
+    name = str(source).removeprefix("recipes/").removesuffix(".yaml")
+    path = Path(source) if Path(source).is_file() else shipped_pretrainings().get(name)
+    if path is not None:
+        content = read_yaml(path)
+        if not {"extends", "student", "teacher", "teachers"} & set(content):
+            return content
+    elif name not in shipped_recipes():
         raise RecipeError(
             "this is neither a folder of pictures, nor a file of settings, nor a recipe",
             where=source,
-            remedy="check the path; `preceptor list recipes` names the shipped recipes",
+            remedy="check the path; `preceptor list recipes` and `preceptor list pretrainings` name what is shipped",
         )
-    if Path(source).is_file():
-        content = read_yaml(Path(source))
-        if not {"extends", "student", "teacher", "teachers"} & set(content):
-            return content
     data = read_recipe(source).data
     shared = data.model_dump(include=set(PictureRecipe.model_fields), exclude={"channels"})
     return {"data": {**shared, "channels": 1 if data.channels == 1 else 3}, "scale": min(data.size)}

@@ -10,7 +10,8 @@ from PIL import Image
 
 from preceptor.errors import DataError, RecipeError
 from preceptor.learning.diffusion_pictures import PicturePool, decode_pictures, pictures_of
-from preceptor.recipe_diffusion import DiffusionRecipe, PictureRecipe, read_diffusion_recipe
+from preceptor.learning.diffusion_training import shape_of
+from preceptor.recipe_diffusion import DiffusionRecipe, PictureRecipe, read_diffusion_recipe, shipped_pretrainings
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
@@ -153,3 +154,21 @@ def test_a_misspelt_setting_and_an_unknown_layout_are_told_with_the_nearest(tmp_
     with pytest.raises(RecipeError, match="no layout 'folder'"):
         read_diffusion_recipe(tmp_path, ["data.layout=folder"])
     assert DiffusionRecipe.model_validate(read_diffusion_recipe(tmp_path).plain()) == read_diffusion_recipe(tmp_path)
+
+
+def test_shipped_settings_are_valid_and_show_pictures_as_the_recipe_of_their_name() -> None:
+    from preceptor.recipe import read_recipe, shipped_recipes
+
+    for name in shipped_pretrainings():
+        settings = read_diffusion_recipe(name)
+        shape_of(settings)
+        assert settings.description
+        assert name in shipped_recipes()
+        data = read_recipe(name).data
+        assert data.normalize == "symmetric"
+        assert (settings.scale, settings.data.resize, settings.data.antialias) == (
+            data.size[0],
+            data.resize,
+            data.antialias,
+        )
+        assert (settings.data.split, settings.data.clip) == (data.split, data.clip)

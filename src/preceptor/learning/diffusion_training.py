@@ -115,7 +115,7 @@ class DiffusionTraining:
                     saved = time.monotonic()
                     self._stop_if_asked()
             self._save()
-        self.progress.finish(loss=at.history[-1]["train"] if at.history else math.nan)
+        self.progress.finish(loss=at.history[-1]["train"], **self._judged())
         self._write_done()
         return at
 
@@ -144,8 +144,12 @@ class DiffusionTraining:
         self.trace.add(row)
         if at.bad_in_row >= settings.bad_steps:
             self._give_up(row, [self.train.names[number] for number in numbers])
-        last = {"held out": at.history[-1]["held_out"]} if at.history and "held_out" in at.history[-1] else {}
-        self.progress.advance(1, loss=at.loss_sum / max(at.loss_count, 1), **last)
+        self.progress.advance(1, loss=at.loss_sum / max(at.loss_count, 1), **self._judged())
+
+    def _judged(self) -> dict[str, float]:
+        """The last loss on held-out pictures, as the progress tells it."""
+        last = self.position.history[-1:]
+        return {"held out": last[0]["held_out"]} if last and "held_out" in last[0] else {}
 
     def order(self, step: int) -> list[int]:
         """Which pictures a step sees: every picture once before any is seen again, in an order that always changes."""
