@@ -311,7 +311,7 @@ app.command(epilog=examples("preceptor convert ACDC --to nnunet --out Dataset027
     epilog=examples(
         "preceptor import-weights medseg.ckpt --architecture languide -o languide",
         "preceptor import-weights pytorch_model.bin --architecture text-encoder -o bert",
-        "preceptor import-weights uncond.pt --architecture diffusion -o uncond.safetensors",
+        "preceptor import-weights unet.pt --architecture diffusion -o unet.safetensors",
     ),
 )
 def import_weights(
