@@ -63,7 +63,10 @@ def test_every_shipped_recipe_is_valid_and_reads_back_equal(name, tmp_path):
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_names_networks_and_distillers_that_can_be_built(name):
-    check_arms(read_recipe(name))
+    recipe = read_recipe(name)
+    if recipe.teacher is not None and "diffusion" in recipe.teacher.segmentor.options:  # a file that the user brings
+        recipe = read_recipe(name, ["teacher.segmentor.options.diffusion=null"])
+    check_arms(recipe)
 
 
 def test_names_of_recipes_are_distinct_since_they_name_run_folders():
