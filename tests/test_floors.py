@@ -29,7 +29,7 @@ FLOORS: list[set[str]] = [
     {"distillers/*"},
     {"data/*", "text/*", "weights.py", "originals/*", "unpickle.py"},
     {"learning/*", "delivery/*", "evaluation/*"},
-    {"judging.py", "packaging.py", "preparing.py", "resuming.py", "folder_recipes.py"},
+    {"caching.py", "judging.py", "packaging.py", "preparing.py", "resuming.py", "folder_recipes.py"},
     {"pretraining.py", "pipeline.py", "matrix.py", "launching.py", "launchers.py", "catalogue.py"},
     {"compare.py"},
     {"cli.py", "cli_options.py", "cli_compare.py", "cli_pretrain.py"},

@@ -188,6 +188,11 @@ class Pipeline:
 
         return reader_of(self.recipe.privilege_of(arm), self.features)
 
+    @property
+    def cache(self) -> Path:
+        """Where what all runs beside each other share is kept."""
+        return self.folder.parent / "cache"
+
     def shelf(self, split: str) -> Any:
         """Decoded and resized cases of one split, shared by the runs of a folder."""
         from preceptor.data.shelf import build_shelf
@@ -199,7 +204,7 @@ class Pipeline:
             Preprocessing.from_recipe(data),
             data.labels,
             data.mask_rule,
-            self.folder.parent / "cache",
+            self.cache,
             callback(self.progress, f"decode {split}"),
             data.ignore,
         )
@@ -267,13 +272,15 @@ class Pipeline:
 
     def job(self, arm: str, seed: int) -> "ArmJob":
         """What the training of one arm needs, all of it on disk."""
+        from preceptor.caching import keep_frozen
         from preceptor.learning.arm import ArmJob
 
         train, validation = self.shelves
         taught = self.recipe.taught if arm == "student" else ()
         teachers = {teacher: self.place(teacher, seed) / "package" for teacher in taught}
         folder = self.place(arm, seed)
-        return ArmJob(self.recipe, arm, seed, folder, train, validation, self.features, teachers, self.kind)
+        job = ArmJob(self.recipe, arm, seed, folder, train, validation, self.features, teachers, self.kind)
+        return keep_frozen(job, self.cache, self.progress)
 
     def warn_of_weak_teachers(self, seed: int) -> None:
         """Say so when a teacher is no better than the control on validation (fault 21)."""

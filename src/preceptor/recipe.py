@@ -18,6 +18,7 @@ from preceptor import plainyaml
 from preceptor.errors import RecipeError
 from preceptor.recipe_data import (
     AugmentRecipe,
+    CacheRecipe,
     DataRecipe,
     NonNegative,
     Part,
@@ -176,6 +177,7 @@ class Recipe(Part):
     student: SegmentorRecipe
     distill: list[DistillRecipe] = Field(default=[])
     augment: AugmentRecipe = AugmentRecipe()
+    cache: CacheRecipe = CacheRecipe()
     training: TrainingRecipe = TrainingRecipe()
     evaluate: EvaluateRecipe = EvaluateRecipe()
     seeds: list[int] = Field(default=[0], min_length=1)

@@ -139,6 +139,8 @@ class AugmentRecipe(Part):
     rot_flip: probability of a random quarter turn and a random flip, which excludes the rotation; else that happens
     with the probability rotate_share. TransUNet's augmentation is rot_flip 0.5, rotate 20, rotate_share 0.5.
     reports: "rewrite" swaps side words of a flipped case's report, "forbid" never flips a case whose report has some.
+    variants: how many fixed versions of a case there are, shown in turn, of which frozen features can be kept; 0: a new
+    one in every epoch.
     """
 
     zoom: list[float] = Field(default=[0.1, 0.95, 1.2], min_length=3, max_length=3)
@@ -155,3 +157,17 @@ class AugmentRecipe(Part):
     gamma: NonNegative = 0.0
     noise: NonNegative = 0.0
     reports: Literal["rewrite", "forbid"] = "rewrite"
+    variants: Annotated[int, Field(ge=0)] = 0
+
+
+class CacheRecipe(Part):
+    """Frozen features kept on disk, for networks with a part that never learns.
+
+    enabled: "auto" keeps what it can within the limit, true refuses a run that cannot, false never keeps any. Training
+    cases need a finite augmentation, see `augment.variants`. limit_gb: of what one arm needs, in 10^9 bytes. folder:
+    "cache" beside the run folders where it is left out.
+    """
+
+    enabled: bool | Literal["auto"] = "auto"
+    limit_gb: NonNegative = 20.0
+    folder: str | None = None

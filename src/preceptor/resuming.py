@@ -26,6 +26,7 @@ CHANGEABLE = (
     "teacher.source",
     "teachers.NAME.source",
     "control.source",
+    "cache.",
     "evaluate.",
     "seeds",
 )

@@ -1,5 +1,8 @@
 """Random changes of training cases: drawn as a pure function of (seed, epoch, case), applied with one resampling.
 
+Where a recipe limits the variants of a case, these are pure functions of (variant, case), the same for every seed, and
+a seed gives only the order in which they come; so what is computed once of a variant serves every seed.
+
 Flips and transpositions are exact permutations of pixels; zoom, rotation, scale and shift are one affine resampling
 with edge padding; then contrast, brightness, gamma and noise act in units of the normalised image. A case that draws
 nothing comes out bit by bit as it went in.
@@ -21,6 +24,8 @@ from preceptor.text.sides import can_mirror, mentions_side, mirror
 WORD = 2**64
 LEVEL = 45.0
 """Degrees of rotation beyond which what was above lies to the side."""
+VARIANTS = 0
+"""The seed that the fixed variants of all runs are drawn from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,17 @@ def draw_augmentation(recipe: AugmentRecipe, seed: int, epoch: int, case_index: 
     if v[0] < recipe.rot_flip:
         return replace(_turned_and_flipped(draw, int(4 * v[1]), across=v[2] < 0.5), angle=0.0)
     return draw if v[3] < recipe.rotate_share else replace(draw, angle=0.0)
+
+
+def draw_variant(recipe: AugmentRecipe, variant: int, case_index: int) -> Draw:
+    """The random change that is one of a case's fixed variants, from 0 on: the same in every run."""
+    return draw_augmentation(recipe, VARIANTS, variant, case_index)
+
+
+def variant_at(variants: int, seed: int, epoch: int, case_index: int) -> int:
+    """Which of its `variants` a case shows in an epoch: each once in every so many epochs, in an order by the seed."""
+    turn, place = divmod(epoch, variants)
+    return int(stream(seed, turn, case_index, purpose=3).permutation(variants)[place])
 
 
 def _turned_and_flipped(draw: Draw, quarters: int, across: bool) -> Draw:

@@ -4,7 +4,7 @@ Order and augmentation are pure functions of (seed, epoch, case index); all that
 batches of which epoch it has handed out. So a resumed loader goes on exactly, and workers change nothing but speed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,7 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preceptor.data.augmentation import augment_batch, draw_augmentation, respect_report, shown_report, stream
+from preceptor.data.augmentation import (
+    Draw,
+    augment_batch,
+    draw_augmentation,
+    draw_variant,
+    respect_report,
+    shown_report,
+    stream,
+    variant_at,
+)
 from preceptor.data.shelf import Shelf
 from preceptor.errors import DataError, RecipeError, TrainingError, UserError
 from preceptor.recipe_data import AugmentRecipe
@@ -28,32 +37,43 @@ class TextLookup(Protocol):
         """float32 [B, ...], a row a text."""
 
 
+class MapLookup(Protocol):
+    """What the frozen part of a network answered to each variant of each case, as `learning.cache.CachedMaps`."""
+
+    def batch(self, cases: Sequence[int], variants: Sequence[int]) -> tuple[Tensor, ...]:
+        """Maps [B, C_k, h_k, w_k], a row a case, by its number on the shelf and the number of its variant."""
+
+
 @dataclass
 class Batch:
     """image: float32 [B, C, H, W]. mask: int64 [B, H, W] or None. cases: names.
 
     shown: what privileges show of the reports, by kind: "report": float32 [B, L, D], "attributes": [B, D].
+    frozen: kept answers to `image` of frozen parts of networks, by their identity: maps [B, C_k, h_k, w_k].
     """
 
     image: Tensor
     mask: Tensor | None
     cases: list[str]
     shown: dict[str, Tensor] = field(default_factory=dict)
+    frozen: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
 
     def to(self, device: Any, non_blocking: bool = False) -> "Batch":
         """The batch on a device."""
-
-        mask = None if self.mask is None else self.mask.to(device, non_blocking=non_blocking)
-        shown = {kind: tensor.to(device, non_blocking=non_blocking) for kind, tensor in self.shown.items()}
-        image = self.image.to(device, non_blocking=non_blocking)
-        return Batch(image, mask, self.cases, shown)
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory, from which copies to an accelerator need not wait."""
+        return self._mapped(Tensor.pin_memory)
 
-        mask = None if self.mask is None else self.mask.pin_memory()
-        shown = {kind: tensor.pin_memory() for kind, tensor in self.shown.items()}
-        return Batch(self.image.pin_memory(), mask, self.cases, shown)
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(
+            change(self.image),
+            None if self.mask is None else change(self.mask),
+            self.cases,
+            {kind: change(tensor) for kind, tensor in self.shown.items()},
+            {part: tuple(change(maps) for maps in kept) for part, kept in self.frozen.items()},
+        )
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[list[int]]:
@@ -75,6 +95,7 @@ class TrainingLoader:
     """Augmented batches of one epoch after another; iterating goes through what is left of the current epoch.
 
     readers: what turns reports into conditions, by kind; images and masks are the same with and without.
+    frozen: where kept answers of frozen parts are read, by identity; it needs an augmentation of finite `variants`.
     rank, world: of this process. workers: 0 prepares batches in this process; more start that many others.
     An epoch begins with `set_epoch`; without it, the next iteration after a finished epoch is the next epoch, and an
     iteration that was left early is taken up where it stopped.
@@ -92,6 +113,7 @@ class TrainingLoader:
         rank: int = 0,
         world: int = 1,
         workers: int = 0,
+        frozen: Mapping[str, MapLookup] | None = None,
     ) -> None:
         height, width = shelf.preprocessing.size
         key = "transpose" if augment.transpose > 0 else "rot_flip"
@@ -106,7 +128,7 @@ class TrainingLoader:
             raise DataError("training needs masks, and these cases have none", offenders=[c.name for c in shelf.cases])
         self.batch_size, self.seed, self.rank, self.world, self.workers = batch_size, seed, rank, world, workers
         self.epoch = self.position = 0
-        self._maker = _BatchMaker(shelf, readers, augment, batch_size, seed, rank, world)
+        self._maker = _BatchMaker(shelf, readers, augment, batch_size, seed, rank, world, dict(frozen or {}))
         self._length = len(self._maker.plan(0))
         self._loader: DataLoader | None = None
 
@@ -207,6 +229,7 @@ class _BatchMaker:
     seed: int
     rank: int
     world: int
+    frozen: Mapping[str, MapLookup]
     planned: tuple[int, list[list[int]]] | None = None
 
     def plan(self, epoch: int) -> list[list[int]]:
@@ -224,26 +247,44 @@ class _BatchMaker:
     def make(self, epoch: int, number: int) -> Batch:
         chosen = self.plan(epoch)[number]
         cases = [self.shelf.cases[index] for index in chosen]
-        drawn = [draw_augmentation(self.augment, self.seed, epoch, index) for index in chosen]
-        draws = [
-            respect_report(draw, case.report, self.augment.reports) for draw, case in zip(drawn, cases, strict=True)
-        ]
+        variants = [self.variant(epoch, index) for index in chosen]
+        draws = [self.draw(epoch, index, variant) for index, variant in zip(chosen, variants, strict=True)]
         image, mask = take(self.shelf, chosen)
         image, mask = augment_batch(image, mask, draws, self.shelf.preprocessing.resize)
         texts = [shown_report(draw, case.report) for draw, case in zip(draws, cases, strict=True)]
-        return _batch(self.shelf, image, mask, [case.name for case in cases], self.readers, texts)
+        batch = _batch(self.shelf, image, mask, [case.name for case in cases], self.readers, texts)
+        batch.frozen = {part: kept.batch(chosen, variants) for part, kept in self.frozen.items()}
+        return batch
+
+    def variant(self, epoch: int, index: int) -> int:
+        """The number of the variant that a case shows; 0 where the augmentation is endless."""
+        return variant_at(self.augment.variants, self.seed, epoch, index) if self.augment.variants else 0
+
+    def draw(self, epoch: int, index: int, variant: int) -> Draw:
+        """The change of a case that its report allows."""
+        if self.augment.variants:
+            draw = draw_variant(self.augment, variant, index)
+        else:
+            draw = draw_augmentation(self.augment, self.seed, epoch, index)
+        return respect_report(draw, self.shelf.cases[index].report, self.augment.reports)
 
 
 class EvaluationLoader:
     """Batches of a shelf in its order, as they are.
 
     texts: reports shown instead of the cases' own, in the shelf's order, for probes of what a teacher reads.
+    frozen: as in `TrainingLoader`, of the cases as they are.
     """
 
     def __init__(
-        self, shelf: Shelf, readers: Mapping[str, TextLookup], batch_size: int, texts: Sequence[str] | None = None
+        self,
+        shelf: Shelf,
+        readers: Mapping[str, TextLookup],
+        batch_size: int,
+        texts: Sequence[str] | None = None,
+        frozen: Mapping[str, MapLookup] | None = None,
     ) -> None:
-        self.shelf, self.readers, self.batch_size = shelf, readers, batch_size
+        self.shelf, self.readers, self.batch_size, self.frozen = shelf, readers, batch_size, dict(frozen or {})
         self.texts = [case.report or "" for case in shelf.cases] if texts is None else list(texts)
         if len(self.texts) != len(shelf):
             raise ValueError(f"{len(self.texts)} texts for {len(shelf)} cases")
@@ -256,7 +297,9 @@ class EvaluationLoader:
             chosen = list(range(start, min(start + self.batch_size, len(self.shelf))))
             image, mask = take(self.shelf, chosen)
             names = [self.shelf.cases[index].name for index in chosen]
-            yield _batch(self.shelf, image, mask, names, self.readers, [self.texts[index] for index in chosen])
+            batch = _batch(self.shelf, image, mask, names, self.readers, [self.texts[index] for index in chosen])
+            batch.frozen = {part: kept.batch(chosen, [0] * len(chosen)) for part, kept in self.frozen.items()}
+            yield batch
 
 
 def take(shelf: Shelf, chosen: Sequence[int]) -> tuple[Tensor, Tensor | None]:

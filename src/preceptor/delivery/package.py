@@ -190,7 +190,7 @@ def _public(card: Mapping[str, Any]) -> dict[str, Any]:
     """The card without the folders of the machine that it was made on, which may name people or patients."""
     result = dict(card)
     if isinstance(recipe := result.get("recipe"), Mapping):
-        hidden = {"data": {"root"}, "teacher": {"source"}}
+        hidden = {"data": {"root"}, "teacher": {"source"}, "cache": {"folder"}}
         result["recipe"] = {
             key: {k: v for k, v in part.items() if k not in hidden[key]}
             if key in hidden and isinstance(part, Mapping)

@@ -21,6 +21,7 @@ from preceptor.delivery.package import Package, load_package
 from preceptor.distillers import zoo as distillers
 from preceptor.distillers.pairs import describe_pairs, pairs_of
 from preceptor.errors import Interrupted, RecipeError, TrainingError, UserError
+from preceptor.learning.cache import CachedMaps
 from preceptor.learning.launch import cluster_rank
 from preceptor.learning.losses import segmentation_loss
 from preceptor.learning.privilege import (
@@ -44,7 +45,10 @@ Taps = tuple[Tap, ...]
 
 @dataclass(frozen=True)
 class ArmJob:
-    """Everything that the training of one arm needs. Shelves and features are on disk; teachers are packages by arm."""
+    """Everything that the training of one arm needs. Shelves and features are on disk; teachers are packages by arm.
+
+    kept, kept_validation: answers of frozen parts to the cases of either shelf, by identity, see `caching`.
+    """
 
     recipe: Recipe
     arm: str
@@ -55,6 +59,8 @@ class ArmJob:
     features: Path | None = None
     teachers: Mapping[str, Path] = field(default_factory=dict)
     progress: Kind = "silent"
+    kept: Mapping[str, CachedMaps] = field(default_factory=dict)
+    kept_validation: Mapping[str, CachedMaps] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -298,8 +304,9 @@ def _train(fabric: Any, job: ArmJob) -> None:
         rank=fabric.global_rank,
         world=fabric.world_size,
         workers=settings.workers,
+        frozen=job.kept,
     )
-    validation = EvaluationLoader(job.validation, readers, settings.batch_size)
+    validation = EvaluationLoader(job.validation, readers, settings.batch_size, frozen=job.kept_validation)
     task = build_task(job)
     if isinstance(task, Distilled):
         progress.note("\n".join(told(job.recipe, task.lessons)))

@@ -67,7 +67,8 @@ class Privilege:
 
     view: from a batch to (image, condition). sees: what a network is shown, in words. needs: what every case must have
     beside its image. reading: how a condition is made of the reports; None where there is no condition. caveat: what
-    the reader of an arm's scores must know.
+    the reader of an arm's scores must know. own_image: the image shown is another than the batch's, so that nothing
+    that is known of the batch's holds.
     """
 
     view: Callable[["Batch"], View]
@@ -75,6 +76,7 @@ class Privilege:
     needs: tuple[Need, ...] = ()
     reading: Reading | None = None
     caveat: str = ""
+    own_image: bool = False
 
 
 def none(batch: "Batch") -> View:
@@ -116,6 +118,7 @@ PRIVILEGES: dict[str, Privilege] = {
         class_mean,
         "image and mask",
         needs=("mask",),
+        own_image=True,
         caveat="shown each class's mean intensity, painted from the reference: its scores say little",
     ),
 }

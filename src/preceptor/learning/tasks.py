@@ -21,6 +21,17 @@ from preceptor.storage import hash_tensors
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+def answer(network: Segmentor, view: Callable[[Batch], View], batch: Batch) -> Segmentation:
+    """What a network says to the view of a batch, from kept answers of its frozen part where the batch has them."""
+    image, condition = view(batch)
+    if batch.frozen and image is batch.image:  # the kept answers are to this very image
+        size = (image.shape[-2], image.shape[-1])
+        maps = batch.frozen.get(network.frozen_identity()) if network.frozen_shapes(size) else None
+        if maps is not None:
+            return network.classify(maps, condition, size)
+    return network(image, condition)
+
+
 def loss_over_heads(loss: Loss, weights: Sequence[float], found: Segmentation, mask: Tensor) -> Tensor:
     """The weighted sum of a loss on the logits and on those of each side head; a float32 scalar.
 
@@ -61,9 +72,9 @@ class Supervised(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """ "loss", "segmentation", and each loss of the network's own, unweighted, as float32 scalars."""
         assert batch.mask is not None
-        answer = self.network(*self.view(batch))
-        value = loss_over_heads(self.loss, self.weights, answer, batch.mask)
-        own, parts = own_losses(self.network, answer, self.own_weight)
+        found = answer(self.network, self.view, batch)
+        value = loss_over_heads(self.loss, self.weights, found, batch.mask)
+        own, parts = own_losses(self.network, found, self.own_weight)
         return {"loss": value + own, "segmentation": value.detach(), **parts}
 
 
@@ -90,7 +101,7 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Segmentation:
-        return self.network(*self.view(batch))
+        return answer(self.network, self.view, batch)
 
     def to(self, device: torch.device | str) -> "FrozenTeacher":
         """Move to the student's device."""
@@ -154,13 +165,13 @@ class Distilled(nn.Module):
         """ "loss", "segmentation", the network's own and each distiller's losses, unweighted, as float32 scalars."""
         assert batch.mask is not None
         shown = {name: teacher(batch) for name, teacher in self.teachers.items()}
-        answer = self.network(*none(batch))
-        value = loss_over_heads(self.loss, self.weights, answer, batch.mask)
-        own, told = own_losses(self.network, answer, self.own_weight)
+        found = answer(self.network, none, batch)
+        value = loss_over_heads(self.loss, self.weights, found, batch.mask)
+        own, told = own_losses(self.network, found, self.own_weight)
         parts = {"segmentation": value.detach(), **told}
         value = value + own
         for lesson in self.lessons:
-            losses = lesson.distiller(answer, shown[lesson.teacher], batch.mask)
+            losses = lesson.distiller(found, shown[lesson.teacher], batch.mask)
             value = value + lesson.weight_at(self.done) * torch.stack(list(losses.values())).sum()
             parts |= {f"{lesson.prefix}{name}": part.detach() for name, part in losses.items()}
         return {"loss": value, **parts}

@@ -7,7 +7,8 @@ import torch
 
 from preceptor.data.loading import Batch, EvaluationLoader
 from preceptor.learning.losses import IGNORED
-from preceptor.learning.tasks import Distilled, Supervised
+from preceptor.learning.privilege import none
+from preceptor.learning.tasks import Distilled, Supervised, answer
 from preceptor.segmentors.base import probabilities
 
 
@@ -30,14 +31,14 @@ class Validation:
         overlap = torch.zeros(classes, dtype=torch.float64)
         total = torch.zeros(classes, dtype=torch.float64)
         scores = torch.zeros(5, dtype=torch.float64)  # sum of Dice, its count, sums over batches of loss and Dice
-        view = task.view if isinstance(task, Supervised) else None
+        view = task.view if isinstance(task, Supervised) else none
         for index, batch in enumerate(self.loader):
             if index % self.fabric.world_size != self.fabric.global_rank:
                 continue
             batch = self.ready(batch)
             assert batch.mask is not None
             with self.fabric.autocast():
-                logits = network(*(view(batch) if view else (batch.image, None))).logits
+                logits = answer(network, view, batch).logits
             inter, size = overlap_counts(logits, batch.mask, classes)
             overlap += inter.sum(0)
             total += size.sum(0)

@@ -1,5 +1,6 @@
 """The contract of every segmentor: from an image, and where privileged a condition, to logits and tapped features."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -87,6 +88,26 @@ class Segmentor(nn.Module):
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Segmentation:
         """image: [B, in_channels, H, W] float, normalised; condition: as `self.condition` says, or None."""
+        raise NotImplementedError
+
+    # A network with a part that never learns and sees the image alone implements the next four, so that what that part
+    # answers can be computed once and kept (`learning.cache`); forward(image, condition) must equal
+    # classify(frozen_maps(image), condition, (H, W)).
+
+    def frozen_shapes(self, size: tuple[int, int]) -> tuple[tuple[int, int, int], ...]:
+        """(channels, height, width) of each frozen map of an image of `size` (H, W); () where no part is frozen."""
+        return ()
+
+    def frozen_identity(self) -> str:
+        """A hash of everything but the image that the frozen maps depend on, weights above all."""
+        raise NotImplementedError
+
+    def frozen_maps(self, image: Tensor) -> tuple[Tensor, ...]:
+        """image: [B, in_channels, H, W] -> the frozen part's maps [B, C_k, h_k, w_k], without gradient."""
+        raise NotImplementedError
+
+    def classify(self, maps: Sequence[Tensor], condition: Tensor | None, size: tuple[int, int]) -> Segmentation:
+        """What `forward` answers to an image of `size` (H, W), from its frozen maps in any floating-point type."""
         raise NotImplementedError
 
     def own_losses(self, found: Segmentation) -> dict[str, Tensor]:

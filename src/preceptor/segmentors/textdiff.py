@@ -5,6 +5,8 @@ hash. Features that were computed before can be given in place of images. Source
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,7 +17,7 @@ from preceptor.errors import RecipeError, StorageError
 from preceptor.segmentors.base import Condition, Segmentation, Segmentor, Size, Tap, check_classes, require_divisible
 from preceptor.segmentors.diffusion import SHAPES, DiffusionFeatures, DiffusionShape, frozen_features, read_diffusion
 from preceptor.segmentors.pixel_classifier import PixelClassifier, Text
-from preceptor.storage import hash_file
+from preceptor.storage import hash_file, hash_json, hash_tensors
 
 BLOCKS: dict[str, tuple[int, ...]] = {"monuseg": (6, 8, 12, 16), "qata": (4, 6, 8, 12)}
 """Decoder blocks that the paper taps for each data set, of the published U-Net's 18."""
@@ -104,6 +106,21 @@ class TextDiffFree(Segmentor):
         if image.shape[1] == 1:
             image = image.expand(-1, self.frozen.shape.channels, -1, -1)
         return self.frozen(image.flip(1) if self.bgr else image)
+
+    def frozen_shapes(self, size: tuple[int, int]) -> tuple[tuple[int, int, int], ...]:
+        """As the base says."""
+        known = zip(self.frozen.widths, self.frozen.strides, strict=True)
+        return tuple((width, size[0] // stride, size[1] // stride) for width, stride in known)
+
+    def frozen_identity(self) -> str:
+        """Of the U-Net's weights and shape, its blocks and steps, the noise, and the order of colours."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
+        frozen = self.frozen
+        tensors = hash_tensors(dict(frozen.named_parameters()) | dict(frozen.named_buffers()))
+        return hash_json(["textdiff", tensors, asdict(frozen.shape), frozen.blocks, frozen.steps, self.bgr])
 
     def classify(
         self, maps: Sequence[Tensor], condition: Tensor | None = None, size: tuple[int, int] | None = None

@@ -1,0 +1,229 @@
+"""Frozen features on disk: what the part of a network that never learns answers to a case's variants, computed once.
+
+    <folder>/<identity of the frozen part>/<key>.safetensors   float16 maps "0", "1", ... of one image
+
+A key is a hash of the image and of what augmentation does to it. So seeds, arms, runs and splits share what they have
+in common, and nothing that has changed is ever read. Every file is whole or not there: a killed filling goes on.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from preceptor.data.augmentation import Draw, augment_batch, draw_variant, respect_report
+from preceptor.data.loading import take
+from preceptor.data.shelf import VERIFIED, Shelf
+from preceptor.errors import StorageError, TrainingError
+from preceptor.recipe_data import AugmentRecipe
+from preceptor.segmentors.base import Segmentor
+from preceptor.storage import hash_json, read_tensors, write_tensors
+
+VERSION = 1
+"""Raised when the same key could mean another image."""
+PIXELS = 2**17
+"""Pixels of the images that are shown to the frozen part at a time: two of 256 x 256."""
+
+Keys = tuple[tuple[str, ...], ...]
+"""Of each case the key of each of its variants."""
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """The kept maps of one frozen part. folder: of this part. shapes: (C, h, w) of each map of an image.
+
+    A file is checked when a process first reads it. Cheap to send to another process.
+    """
+
+    folder: Path
+    shapes: tuple[tuple[int, int, int], ...]
+    checked: set[str] = field(default_factory=set, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "shapes": self.shapes, "checked": set()}
+
+    @property
+    def bytes_each(self) -> int:
+        """Bytes of the maps of one image."""
+        return 2 * sum(prod(shape) for shape in self.shapes)
+
+    def path(self, key: str) -> Path:
+        """The file of an image's maps."""
+        return self.folder / f"{key}.safetensors"
+
+    def read(self, key: str) -> tuple[Tensor, ...]:
+        """float16 maps [C, h, w], mapped from the file and not copied.
+
+        Raises StorageError where the file is not there, or is damaged; a damaged one is removed.
+        """
+        path = self.path(key)
+        if not path.is_file():
+            raise _lost(path, "are gone")
+        try:
+            tensors, metadata = read_tensors(path)
+            maps = tuple(tensors[str(number)] for number in range(len(self.shapes)))
+        except (StorageError, KeyError) as error:
+            path.unlink(missing_ok=True)
+            raise _lost(path, "are damaged, and were removed") from error
+        fits = [(part.dtype, tuple(part.shape)) for part in maps] == [(torch.float16, own) for own in self.shapes]
+        if not fits or (key not in self.checked and metadata.get("checksum") != _checksum(maps)):
+            path.unlink(missing_ok=True)
+            raise _lost(path, "are damaged, and were removed")
+        self.checked.add(key)
+        return maps
+
+    def write(self, key: str, maps: Sequence[Tensor], case: str) -> None:
+        """Keep the maps [C, h, w] of an image of `case`.
+
+        Raises TrainingError where half precision cannot hold them, StorageError where the disk is full.
+        """
+        halves = tuple(part.to(torch.float16).cpu() for part in maps)
+        shapes = tuple(tuple(part.shape) for part in halves)
+        if shapes != self.shapes:
+            raise ValueError(f"frozen_maps gives {shapes}, and frozen_shapes tells {self.shapes}")
+        if not all(part.isfinite().all() for part in halves):
+            largest = max(part.abs().max().item() for part in maps)
+            raise TrainingError(
+                "the frozen features do not fit half precision",
+                where=case,
+                found=f"values up to {largest:.3g}",
+                expected=f"finite values up to {torch.finfo(torch.float16).max:.0f}",
+                remedy="set cache.enabled=false, or look at the frozen network's weights where values are not finite",
+            )
+        tensors = {str(number): part for number, part in enumerate(halves)}
+        write_tensors(self.path(key), tensors, {"checksum": _checksum(halves)})
+
+    def missing(self, keys: Sequence[str]) -> list[str]:
+        """Those that are not there, or not sound: all are read up to a total, and of more evenly spaced ones."""
+        step = max(1, -(-len(keys) * self.bytes_each // VERIFIED))
+        return [key for number, key in enumerate(keys) if not self._holds(key, number % step == 0)]
+
+    def _holds(self, key: str, verify: bool) -> bool:
+        if not self.path(key).is_file():
+            return False
+        try:
+            return not verify or bool(self.read(key))
+        except StorageError:
+            return False
+
+
+@dataclass(frozen=True)
+class CachedMaps:
+    """The kept maps of the cases of a shelf, as loaders ask for them."""
+
+    store: FeatureStore
+    keys: Keys
+
+    def batch(self, cases: Sequence[int], variants: Sequence[int]) -> tuple[Tensor, ...]:
+        """float16 maps [B, C_k, h_k, w_k] of these variants of these cases of the shelf. Raises StorageError."""
+        rows = [self.store.read(self.keys[case][variant]) for case, variant in zip(cases, variants, strict=True)]
+        if len(rows) == 1:  # large maps come alone; they need no second copy
+            return tuple(part[None] for part in rows[0])
+        return tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
+
+
+def _lost(path: Path, how: str) -> StorageError:
+    remedy = "give the same command again: it computes them anew and goes on"
+    return StorageError(f"kept features {how}", where=path, remedy=remedy)
+
+
+def _checksum(maps: Sequence[Tensor]) -> str:
+    value = 0
+    for part in maps:
+        value = zlib.crc32(part.contiguous().numpy().data, value)
+    return str(value)
+
+
+def variants_of(shelf: Shelf, augment: AugmentRecipe) -> list[list[Draw]]:
+    """The fixed variants of each case, as a training loader shows them."""
+    return [
+        [
+            respect_report(draw_variant(augment, variant, index), case.report, augment.reports)
+            for variant in range(augment.variants)
+        ]
+        for index, case in enumerate(shelf.cases)
+    ]
+
+
+def keys_of(shelf: Shelf, draws: Sequence[Sequence[Draw]]) -> Keys:
+    """The key of each variant of each case; changes that come to the same have the same."""
+    return tuple(
+        tuple(hash_json([VERSION, shelf.preprocessing.resize, image, _change(draw)])[:32] for draw in own)
+        for image, own in zip(map(_content, shelf.images), draws, strict=True)
+    )
+
+
+def _content(image: Any) -> str:
+    return hashlib.sha256(image.tobytes()).hexdigest()
+
+
+def _change(draw: Draw) -> dict[str, Any]:
+    """A draw as plain values, without the seed of noise that there is none of, and without negative zeros."""
+    plain = asdict(draw) | ({} if draw.noise else {"noise_seed": 0})
+    down, right = plain.pop("shift")
+    return {name: value + 0 for name, value in {**plain, "down": down, "right": right}.items()}
+
+
+def fill(
+    store: FeatureStore,
+    network: Segmentor,
+    shelf: Shelf,
+    draws: Sequence[Sequence[Draw]],
+    keys: Keys,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Compute and keep what is missing of these variants, in float32, one or a few images at a time.
+
+    network: on `device`, in eval mode. draws, keys: see `variants_of` and `keys_of`. Another process that fills the
+    same store is waited for.
+    """
+    places = {key: (case, draws[case][place]) for case, own in enumerate(keys) for place, key in enumerate(own)}
+    height, width = shelf.preprocessing.size
+    at_once = max(1, PIXELS // (height * width))
+    with _alone(store.folder):
+        left = store.missing(list(places))
+        progress(len(places) - len(left), len(places))
+        for start in range(0, len(left), at_once):
+            chosen = left[start : start + at_once]
+            cases = [places[key][0] for key in chosen]
+            image, _ = augment_batch(
+                take(shelf, cases)[0], None, [places[key][1] for key in chosen], shelf.preprocessing.resize
+            )
+            image = image.expand(-1, shelf.preprocessing.channels, -1, -1).contiguous()
+            with torch.no_grad():
+                maps = network.frozen_maps(image.to(device))
+            for row, (key, case) in enumerate(zip(chosen, cases, strict=True)):
+                store.write(key, [part[row] for part in maps], shelf.cases[case].name)
+            progress(len(places) - len(left) + start + len(chosen), len(places))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time fills a folder; what a killed one left half-written is removed."""
+    from filelock import FileLock
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire()
+    except OSError as error:
+        raise StorageError(
+            "the folder of kept features cannot be made or written",
+            where=folder,
+            found=error.strerror,
+            remedy="set cache.folder to one that can, or cache.enabled=false",
+        ) from error
+    try:
+        for rest in folder.glob(".*.partial"):
+            rest.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
