@@ -121,19 +121,17 @@ class C2FVLFree(Segmentor):
         skips, tokens = [], None
         for stage, encode, rebuild, patch in zip(stages, self.tokens, self.rebuild, PATCHES, strict=False):
             tokens = encode(stage, tokens)
-            joined = stage + functional.interpolate(rebuild(tokens), scale_factor=patch, mode="nearest")
-            if gain is not None:
-                joined = joined * gain.repeat(1, stage.shape[1] // gain.shape[1])[:, :, None, None]
-            skips.append(joined)
-        current, gated = stages[4], []
-        for number, up, skip in zip((4, 3, 2, 1), self.ups, reversed(skips), strict=True):
-            current, gate = up(current, skip)
+            skips.append(_joined(stage, rebuild(tokens), patch, gain))
+        current, aligned = stages[4], []
+        for number, up, head, skip in zip((4, 3, 2, 1), self.ups, self._heads(), reversed(skips), strict=True):
+            current, _, answer = up(current, skip, head)
             features[f"decoder{number}"] = current
-            gated.append(gate)
-        aligned = [self.head(gated[3])]
-        for head, gate, factor in zip(reversed(self.align), reversed(gated[:3]), (2, 4, 8), strict=True):
-            aligned.append(functional.interpolate(head(gate), scale_factor=factor, mode="nearest"))
-        return Segmentation(self.head(current), features, aligned=tuple(aligned))
+            aligned.append(functional.interpolate(answer, scale_factor=2 ** (number - 1), mode="nearest"))
+        return Segmentation(self.head(current), features, aligned=tuple(reversed(aligned)))
+
+    def _heads(self) -> Sequence[nn.Module]:
+        """Of the gated skips, coarsest first; the finest shares the network's."""
+        return (*self.align, self.head)
 
     def own_losses(self, found: Segmentation) -> dict[str, Tensor]:
         """ "alignment": the cosine alignment of p1 to p4."""
@@ -186,6 +184,19 @@ class C2FVL(C2FVLFree):
         if condition is None:
             raise ValueError("C2FVL needs the attributes [B, D] of the reports, NaN where they are unknown")
         return self._segment(image, attribute_gain(condition, self.gate))
+
+
+def _joined(stage: Tensor, tokens: Tensor, patch: int, gain: Tensor | None) -> Tensor:
+    """(stage + tokens enlarged by nearest neighbour) * gain, in one pass.
+
+    stage: [B, C, patch h, patch w], tokens: [B, C, h, w], gain: [B, D] or None.
+    """
+    patches = stage.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
+    spread = tokens[:, :, :, None, :, None]
+    if gain is None:
+        return (patches + spread).flatten(4).flatten(2, 3)
+    factors = gain.repeat(1, stage.shape[1] // gain.shape[1])[:, :, None, None, None, None]
+    return torch.addcmul(spread * factors, patches, factors).flatten(4).flatten(2, 3)
 
 
 def _grid(image_size: int | Sequence[int]) -> tuple[int, int]:

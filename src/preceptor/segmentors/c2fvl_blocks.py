@@ -1,7 +1,7 @@
 """The blocks of C2FVL: token encoders beside a U-Net, and a decoder whose skips are gated pixel by pixel.
 
-All equal the published ones in evaluation, and cost less: successive linear maps are multiplied together before they
-meet an image, what is enlarged by nearest neighbour is convolved before the enlargement, and tokens stay maps.
+All equal the published ones in evaluation, and cost less: what is enlarged by nearest neighbour is convolved before the
+enlargement, and patches are embedded by one matrix product.
 """
 
 import math
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from preceptor.segmentors.attention import Attention
 from preceptor.segmentors.convolution import ConvNorm
+from preceptor.segmentors.pixel_gate import PixelGate
 
 
 class Down(nn.Sequential):
@@ -19,46 +20,6 @@ class Down(nn.Sequential):
 
     def __init__(self, in_width: int, width: int) -> None:
         super().__init__(nn.MaxPool2d(2), ConvNorm(in_width, width, 3, bias=True), ConvNorm(width, width, 3, bias=True))
-
-
-class PixelGate(nn.Module):
-    """VLAB: every pixel is multiplied by one number that is computed from all its channels.
-
-    Two branches, each a 1x1 convolution and a linear layer over channels with nothing in between, hence one matrix;
-    after a ReLU the mean over channels of one branch and the largest of the other are added, and a perceptron
-    1 - 4 - 1 makes the number of the sum. Its hidden biases start positive: with the published start, of either sign,
-    one gate in sixteen is constant and learns nothing, all its hidden units being below 0.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv_avg = nn.Conv2d(width, width, kernel_size=1, bias=False)
-        self.linear_avg = nn.Linear(width, width)
-        self.conv_max = nn.Conv2d(width, width, kernel_size=1, bias=False)
-        self.linear_max = nn.Linear(width, width)
-        hidden = nn.Linear(1, 4)
-        nn.init.uniform_(hidden.bias, 0, 1)
-        self.bottleneck = nn.Sequential(hidden, nn.ReLU(), nn.Linear(4, 1))
-
-    def branches(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Both branches before their ReLU, each [B, H, W, C] as `pixels`."""
-        average = self.linear_avg.weight @ self.conv_avg.weight.flatten(1)
-        largest = self.linear_max.weight @ self.conv_max.weight.flatten(1)
-        return (
-            functional.linear(pixels, average, self.linear_avg.bias),
-            functional.linear(pixels, largest, self.linear_max.bias),
-        )
-
-    def gate(self, maps: Tensor) -> Tensor:
-        """maps: [B, C, H, W], fastest with channels last. Returns [B, 1, H, W]."""
-        average, largest = self.branches(maps.permute(0, 2, 3, 1))
-        mean = average.relu() @ average.new_full((average.shape[3], 1), 1 / average.shape[3])  # faster than `mean`
-        summed = mean + largest.max(dim=3, keepdim=True).values.relu()
-        return self.bottleneck(summed).permute(0, 3, 1, 2)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """maps: [B, C, H, W]. Returns the same, gated."""
-        return self.gate(maps) * maps
 
 
 class Up(nn.Module):
@@ -70,14 +31,16 @@ class Up(nn.Module):
         self.join = ConvNorm(in_width, width, 3, bias=True)
         self.refine = ConvNorm(width, width, 3, bias=True)
 
-    def forward(self, deep: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-        """deep: [B, in_width / 2, H / 2, W / 2]; skip: [B, in_width / 2, H, W]. Returns [B, width, H, W] and the
-        gated skip.
+    def forward(self, deep: Tensor, skip: Tensor, head: nn.Conv2d) -> tuple[Tensor, Tensor, Tensor]:
+        """deep: [B, in_width / 2, H / 2, W / 2]; skip: [B, in_width / 2, H, W]; head: a 1x1 convolution to K channels.
+
+        Returns [B, width, H, W], the gated skip, and the head's answer to it, [B, K, H, W].
         """
-        gated = self.vlab(skip)
+        gated, answer = self.vlab(skip, head)
         of_skip, of_deep = self.join.conv.weight.split(skip.shape[1], dim=1)
-        joined = functional.conv2d(gated, of_skip, self.join.conv.bias, padding=1) + enlarged_conv(deep, of_deep)
-        return self.refine(functional.relu(self.join.norm(joined))), gated
+        joined = functional.conv2d(gated, of_skip, self.join.conv.bias, padding=1)
+        joined = functional.relu_(self.join.norm(joined.add_(enlarged_conv(deep, of_deep))))
+        return self.refine(joined), gated, answer
 
 
 def enlarged_conv(maps: Tensor, weight: Tensor) -> Tensor:
@@ -86,10 +49,9 @@ def enlarged_conv(maps: Tensor, weight: Tensor) -> Tensor:
     Each pixel of the answer sees only 2 x 2 of `maps`, so a transposed convolution, whose 4x4 kernel adds up the
     weights [O, C, 3, 3] that meet the same pixel, needs 4 multiplications where the plain one needs 9.
     """
-    kernel = functional.pad(weight, (1, 1, 1, 1))
-    kernel = kernel[:, :, 1:] + kernel[:, :, :-1]
-    kernel = (kernel[:, :, :, 1:] + kernel[:, :, :, :-1]).flip(2, 3)
-    return functional.conv_transpose2d(maps, kernel.transpose(0, 1), stride=2, padding=1)
+    axis = weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+    kernel = weight.flatten(2) @ torch.kron(axis, axis).t()
+    return functional.conv_transpose2d(maps, kernel.unflatten(2, (4, 4)).transpose(0, 1), stride=2, padding=1)
 
 
 class TokenEncoder(nn.Module):
@@ -124,9 +86,15 @@ class TokenEncoder(nn.Module):
             nn.init.normal_(layer.bias, std=1e-6)
 
     def embedded(self, maps: Tensor) -> Tensor:
-        """maps: [B, C, H, W]. Returns the patches with their positions: [B, C, rows, columns]."""
-        patches = self.embed(maps)
-        grid = patches.shape[2:]
+        """maps: [B, C, H, W], fastest with channels last. Returns the patches with their positions: [B, C, rows,
+        columns].
+        """
+        side, width = self.embed.kernel_size[0], maps.shape[1]
+        patches = maps.permute(0, 2, 3, 1).unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3)
+        grid = patches.shape[1:3]
+        weight = self.embed.weight.permute(0, 2, 3, 1).reshape(width, -1)
+        tokens = functional.linear(patches.reshape(-1, side * side * width), weight, self.embed.bias)
+        patches = tokens.view(maps.shape[0], *grid, width).permute(0, 3, 1, 2)
         return patches + functional.interpolate(self.positions, size=grid, mode="bilinear", align_corners=True)
 
     def block(self, tokens: Tensor) -> Tensor:

@@ -36,8 +36,8 @@ class ConvNorm(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """maps: [B, in_width, H, W]. Returns [B, width, H, W]."""
-        maps = self.norm(self.conv(maps))
-        return functional.leaky_relu(maps, self.slope) if self.slope else functional.relu(maps)
+        maps = self.norm(self.conv(maps))  # no one else has it, so the activation may overwrite it
+        return functional.leaky_relu_(maps, self.slope) if self.slope else functional.relu_(maps)
 
 
 class PixelHead(nn.Module):
