@@ -17,6 +17,7 @@ BENCHMARKS = (
     "distillers",
     "segmentors",
     "monai_baseline",
+    "c2fvl",
     "loading",
     "start",
 )

@@ -14,7 +14,7 @@ class PlainLoop:
     def __init__(
         self,
         network: nn.Module,
-        loss: Callable[[Tensor, Tensor], Tensor],
+        loss: Callable[..., Tensor],
         settings: TrainingRecipe,
         device: torch.device,
         *,

@@ -88,9 +88,10 @@ def our_steps(
     baseline: Callable[[], object] | None,
     rounds: int,
     warm: int = WARM,
+    settings: TrainingRecipe | None = None,
 ) -> Times:
-    """Steps of `task` in the library's own training loop with its default settings, each beside one of the baseline."""
-    settings = TrainingRecipe(epochs=1, batch_size=BATCH)
+    """Steps of `task` in the library's own training loop, each beside one of the baseline; settings: its defaults."""
+    settings = settings or TrainingRecipe(epochs=1, batch_size=BATCH)
     loader = PacedLoader(shown, baseline, rounds, warm)
     folder = setting.folder / name
     training = Training(

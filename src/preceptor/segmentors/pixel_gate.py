@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 CHUNK = 2**17
-"""Values of a map that are worked on at a time: 0.5 MB in float32, so that all that comes of them fits the cache of a core."""
+"""Values of a map that are worked on at a time: 0.5 MB, so that all that comes of them fits the cache of a core."""
 
 
 class PixelGate(nn.Module):
@@ -56,7 +56,7 @@ class PixelGate(nn.Module):
         if _in_chunks(pixels):
             hidden, last = cast(nn.Linear, self.bottleneck[0]), cast(nn.Linear, self.bottleneck[2])
             parts = (*self.joint(), hidden.weight, hidden.bias, last.weight, last.bias, head.weight, head.bias)
-            gated, answer = cast(tuple[Tensor, Tensor], _Gated.apply(pixels, *parts))  # type: ignore[no-untyped-call]
+            gated, answer = cast(tuple[Tensor, Tensor], _Gated.apply(pixels, *parts))
         else:
             gated = self.gate(pixels) * pixels
             answer = functional.linear(gated, head.weight.flatten(1), head.bias)
@@ -109,7 +109,7 @@ class _Gated(torch.autograd.Function):
         return gated, answer
 
     @staticmethod
-    def backward(ctx: Any, of_gated: Tensor, of_answer: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, of_gated: Tensor, of_answer: Tensor) -> tuple[Tensor, ...]:
         pixels, weight, hidden, hidden_bias, last, head, summed, gates, largest, positive, place = ctx.saved_tensors
         count, width = pixels.shape
         of_pixels, of_gates = torch.empty_like(pixels), torch.empty_like(gates)
