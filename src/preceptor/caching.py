@@ -86,7 +86,7 @@ def frozen_networks(job: ArmJob) -> Iterator[tuple[str, Segmentor]]:
         privilege = job.recipe.privilege_of(arm)
         if PRIVILEGES[privilege].own_image:
             continue
-        described = segmentor_of(job.recipe, arm, reader_of(privilege, job.features))
+        described = segmentor_of(job.recipe, arm, reader_of(privilege, job.recipe.reports, job.features))
         with torch.device("meta"):  # without memory: most networks have no frozen part
             planned = build_network({**described, "pretrained": None}, job.seed)
         if not planned.frozen_shapes(job.recipe.data.size):

@@ -128,16 +128,20 @@ def check(
     from preceptor.data.check import render_check
     from preceptor.data.layouts import read_cases
     from preceptor.data.splits import assign_splits
-    from preceptor.folder_recipes import data_of
+    from preceptor.folder_recipes import attributes_of, data_of
+    from preceptor.preparing import with_attributes
     from preceptor.progress import callback, make_progress
     from preceptor.storage import write_json
 
     data, reports = data_of(source, layout=layout, labels=labels or (), groups=groups, changes=changes or ())
+    attributes = attributes_of(source, changes or ())
     found = read_cases(data)
+    if attributes is not None:
+        found = with_attributes(found, attributes)
     if Path(source).is_dir() and all(case.report is None for case in found.cases):
         reports = None
     counter = callback(make_progress(progress_kind(quiet)), "check")
-    result = check_cases(found, data, reports, progress=counter)
+    result = check_cases(found, data, reports, progress=counter, attributes=attributes)
     print(render_check(result))
     if write_manifest:
         manifest.write_manifest(write_manifest, assign_splits(found.cases, data.split), found.root)

@@ -32,6 +32,17 @@ def data_of(
     return recipe.data, recipe.reports
 
 
+def attributes_of(source: str, changes: Iterable[str] = ()) -> ReportRecipe | None:
+    """How attributes are read, where a recipe shows them to a network, or the changes on a folder say how."""
+    from preceptor.learning.privilege import reads_attributes
+
+    if not Path(source).is_dir():
+        recipe = _read(source, changes)
+        return recipe.reports if reads_attributes(recipe) else None
+    reports = _folder({"root": source}, {}, source, changes).reports
+    return reports if {"coding", "attributes"} & reports.model_fields_set else None
+
+
 def embedding_recipe(source: str, changes: Iterable[str] = ()) -> Recipe:
     """The recipe whose report wordings are embedded; of a folder every wording and its mirrored forms.
 

@@ -188,16 +188,17 @@ def judge_seed(
     if mark.exists() and read_json(mark) == key:
         return
     package = load_package(folder / "package")
-    reports = [case.report or "" for case in cases]
     reading = PRIVILEGES[package.needs].reading
     reader = reader if reading is not None else None
+    reports = [case.words(reading.kind if reading is not None else "report") for case in cases]
     judge = Judge(recipe.data, settings)
     rows = judge.rows(package, cases, seed, reader, reports, folder / "predictions", callback(progress, name))
     _write_rows(folder / "cases.csv", rows)
     probes: list[Row] = []
     if reading is not None and settings.probes:
         for probe, texts in reading.probes(reports, 0).items():  # every seed is probed with the same reports
-            changed = [index for index, text in enumerate(texts) if text != reports[index]]
+            assert reader is not None
+            changed = _differing(reader.batch(reports), reader.batch(texts))
             shown, chosen = [texts[index] for index in changed], [cases[index] for index in changed]
             counter = callback(progress, f"{name}, {probe.replace('_', ' ')} reports")
             found = judge.rows(package, chosen, seed, reader, shown, None, counter)
@@ -210,6 +211,12 @@ def judge_seed(
     condition = reader.batch(reports[:1]) if reader is not None else None
     write_json(folder / "cost.json", {**measure_cost(package.network, image, condition), "needs": package.needs})
     write_json(mark, key)
+
+
+def _differing(shown: torch.Tensor, instead: torch.Tensor) -> list[int]:
+    """The cases of which something else is shown; [N, ...], NaN where it is unknown equals NaN."""
+    same = (shown == instead) | (shown.isnan() & instead.isnan())
+    return torch.nonzero(~same.flatten(1).all(dim=1)).flatten().tolist()
 
 
 def join_tables(places: Sequence[Path], target: Path) -> None:

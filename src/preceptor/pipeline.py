@@ -129,7 +129,7 @@ class Pipeline:
         from preceptor.data.check import check
         from preceptor.data.check_findings import render_findings
         from preceptor.environment import environment
-        from preceptor.learning.privilege import encodes_reports, needs_reports
+        from preceptor.learning.privilege import encodes_reports, needs_reports, reads_attributes
         from preceptor.text.encoders import build_encoder
         from preceptor.text.features import ReportFeatures
 
@@ -151,6 +151,7 @@ class Pipeline:
             encoder=encoder,
             progress=callback(self.progress, "check data"),
             overlays=self.folder / "overlays",
+            attributes=self.recipe.reports if reads_attributes(self.recipe) else None,
         )
         report.raise_errors()
         if report.warnings:
@@ -186,7 +187,7 @@ class Pipeline:
         """What turns reports into what an arm is shown of them, if it is."""
         from preceptor.learning.privilege import reader_of
 
-        return reader_of(self.recipe.privilege_of(arm), self.features)
+        return reader_of(self.recipe.privilege_of(arm), self.recipe.reports, self.features)
 
     @property
     def cache(self) -> Path:

@@ -5,13 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from preceptor.data.attributes import read_attributes
 from preceptor.data.case import Case, CaseSet
 from preceptor.data.layouts import read_cases
 from preceptor.data.splits import assign_splits
 from preceptor.errors import DataError, RecipeError
 from preceptor.progress import Progress, callback
 from preceptor.recipe import Recipe
-from preceptor.recipe_data import DataRecipe
+from preceptor.recipe_data import DataRecipe, ReportRecipe
+from preceptor.text.attributes import coded
 
 if TYPE_CHECKING:
     from preceptor.text.features import ReportFeatures
@@ -35,7 +37,34 @@ def read_case_set(recipe: Recipe, progress: Progress) -> CaseSet:
                 expected=f"{data.phantoms.cases} films of {data.phantoms.size} pixels, seed {data.phantoms.seed}",
                 remedy="name a new folder with --set data.root=FOLDER, or remove this one",
             )
-    return read_cases(data)
+    return with_attributes(read_cases(data), recipe.reports)
+
+
+def with_attributes(case_set: CaseSet, reports: ReportRecipe) -> CaseSet:
+    """The cases with the attributes of the tables that `reports.attributes` names, "" where no row is of them.
+
+    Raises DataError for a table that is not there or cannot be used.
+    """
+    if reports.attributes is None:
+        return case_set
+    named = [reports.attributes] if isinstance(reports.attributes, str) else reports.attributes
+    known: dict[str, str] = {}
+    findings = list(case_set.findings)
+    for name in named:
+        beside = case_set.root / name
+        path = beside if beside.is_file() else Path(name).expanduser()
+        if not path.is_file():
+            raise DataError(
+                "there is no such table of attributes",
+                where="reports.attributes",
+                found=name,
+                expected=f"a .csv or .xlsx below {case_set.root}, or a path from where the command is given",
+            )
+        found, told = read_attributes(path, case_set.cases)
+        known |= {case: coded(values) for case, values in found.items()}
+        findings += told
+    cases = tuple(replace(case, attributes=known.get(case.name, "")) for case in case_set.cases)
+    return replace(case_set, cases=cases, findings=tuple(findings))
 
 
 def usable(cases: Sequence[Case], data: DataRecipe) -> tuple[Case, ...]:

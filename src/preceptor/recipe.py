@@ -48,8 +48,9 @@ class TrainingRecipe(Part):
     """Optimisation of one arm, with early stopping on validation Dice.
 
     optimizer: "adamw", "adam" (weight decay as a penalty), or "sgd" with Nesterov-free `momentum`. schedule, from `lr`
-    to `min_lr` over `epochs`: "cosine" (stepped once an epoch), "poly" (power 0.9, at every step) or "constant"; "step"
-    multiplies `lr` by `factor` at each of the epochs `milestones`, whatever `min_lr`.
+    to `min_lr` over `epochs`: "cosine" (stepped once an epoch), "poly" (power 0.9, at every step) or "constant";
+    "restarts" is a cosine over `restart_epochs`, again and again; "step" multiplies `lr` by `factor` at each of the
+    epochs `milestones`, whatever `min_lr`.
     loss_weights: of the loss on the logits, then on the logits of each side head, in the segmentor's order.
     own_loss_weight: of the losses that a segmentor brings along, such as C2FVL's alignment.
     batch_size: cases an optimiser step and device, before accumulation. patience: epochs without a better validation
@@ -68,7 +69,8 @@ class TrainingRecipe(Part):
     schedule_epochs: PositiveInt | None = None
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     momentum: Share = 0.9
-    schedule: Literal["cosine", "poly", "step", "constant"] = "cosine"
+    schedule: Literal["cosine", "restarts", "poly", "step", "constant"] = "cosine"
+    restart_epochs: PositiveInt = 10
     milestones: list[PositiveInt] = Field(default=[])
     factor: Share = 0.5
     weight_decay: NonNegative = 0.01
@@ -110,7 +112,7 @@ class TeacherRecipe(Part):
     """
 
     segmentor: SegmentorRecipe
-    privilege: Literal["none", "report", "class_mean"] = "none"
+    privilege: Literal["none", "report", "attributes", "class_mean"] = "none"
     source: str | None = None
     mode: Literal["eval", "train"] = "eval"
     training: Annotated[dict[str, Any], FieldsOf(TrainingRecipe)] = Field(default={})

@@ -117,10 +117,12 @@ class DataRecipe(Part):
 
 
 class ReportRecipe(Part):
-    """How reports become token features. encoder: "hashed", a Hugging Face id, or a local folder.
+    """How reports become token features, and attributes. encoder: "hashed", a Hugging Face id, or a local folder.
 
     length: tokens kept, with special tokens. width: of the hashed encoder's vectors; other encoders have their own.
     features: a file that `preceptor embed` made, perhaps on a machine with a network; the encoder is then not needed.
+    coding: how attributes are read from a report: "sentence" of the published lung sets, or "notes", free text.
+    attributes: one or more tables that give them instead, beside the data's root or wherever the path leads.
     """
 
     encoder: str = "hashed"
@@ -128,6 +130,8 @@ class ReportRecipe(Part):
     length: PositiveInt = 24
     width: PositiveInt = 128
     features: str | None = None
+    coding: Literal["sentence", "notes"] = "sentence"
+    attributes: str | list[str] | None = None
 
 
 class AugmentRecipe(Part):

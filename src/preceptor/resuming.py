@@ -16,6 +16,7 @@ CHANGEABLE = (
     "data.source",
     "data.root",
     "reports.features",
+    "reports.attributes",
     "training.epochs",
     "teacher.training.epochs",
     "teachers.NAME.training.epochs",
@@ -32,9 +33,9 @@ CHANGEABLE = (
 )
 """Recipe keys that may differ when a run is resumed: they do not change what finished stages have learned.
 
-`data.root` may move since the content of the cases is checked; more seeds may be added. Devices and nodes stay: their
-number multiplies the batch, in which the student must not differ from its control. NAME stands for any one name, and a
-key that ends with a stop for all below it.
+`data.root` and tables may move since the content of the cases is checked; more seeds may be added. Devices and nodes
+stay: their number multiplies the batch, in which the student must not differ from its control. NAME stands for any one
+name, and a key that ends with a stop for all below it.
 """
 
 
@@ -114,7 +115,7 @@ def require_same_teachers(folder: Path, weights: Mapping[str, str]) -> None:
 
 
 def fingerprints(cases: Sequence[Case]) -> dict[str, str]:
-    """For each case a hash of its files, slice, split, group and report."""
+    """For each case a hash of its files, slice, split, group, report, and attributes where a table gives them."""
     files: dict[Path, str] = {}
     result = {}
     for case in cases:
@@ -123,7 +124,8 @@ def fingerprints(cases: Sequence[Case]) -> dict[str, str]:
                 files[path] = hash_file(path)
         mask = files[case.mask] if case.mask else None
         content = [files[case.image], mask, case.slice, case.split, case.group, case.report]
-        result[case.name] = hash_json(content)[:16]
+        coded = [] if case.attributes is None else [case.attributes]
+        result[case.name] = hash_json(content + coded)[:16]
     return result
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -222,3 +223,35 @@ def test_an_error_in_a_worker_reaches_the_user_as_it_is(shelf: Shelf, workers: i
         list(loader(shelf, workers=workers, readers={"report": _Faulty()}))
     assert caught.value.remedy == "run embed"
     assert "Traceback" not in str(caught.value)
+
+
+def test_each_condition_is_made_of_its_own_words_and_both_follow_a_flip(shelf: Shelf) -> None:
+    """A report teacher and an attributes teacher may learn from one batch; attributes come from a table here."""
+    cases = tuple(
+        replace(case, attributes=f"left upper {n % 2}, right upper {1 - n % 2}") for n, case in enumerate(shelf.cases)
+    )
+    ours = replace(shelf, cases=cases)
+    augment = AugmentRecipe(zoom=[0, 1, 1], flip_horizontal=0.5)
+    batches = list(loader(ours, augment=augment, readers={"report": Words(), "attributes": Words()}))
+    seen = set()
+    for batch in batches:
+        for image, report, facts in zip(batch.image, batch.shown["report"], batch.shown["attributes"], strict=True):
+            on_the_right = float(image[0, :, 8:].mean()) > 0
+            assert ("left lung" in Words.read(report)) == on_the_right
+            assert f"left upper {int(on_the_right)}" in Words.read(facts)
+            seen.add(Words.read(facts))
+    assert len(seen) == 4, "some are flipped, which changes the order of the words"
+    plain = next(iter(EvaluationLoader(ours, {"attributes": Words()}, 4)))
+    assert [Words.read(row) for row in plain.shown["attributes"]] == [case.attributes for case in cases[:4]]
+
+
+def test_an_image_whose_attributes_name_a_side_is_not_transposed(shelf: Shelf) -> None:
+    augment = AugmentRecipe(zoom=[0, 1, 1], transpose=1.0)
+    bare = replace(shelf, cases=tuple(replace(case, report=None) for case in shelf.cases))
+    told = replace(bare, cases=tuple(replace(case, attributes="left upper 1") for case in bare.cases))
+    unknown = replace(bare, cases=tuple(replace(case, attributes="") for case in bare.cases))
+    turned, kept, free = (next(iter(loader(which, augment=augment, readers={}))) for which in (bare, told, unknown))
+    assert turned.cases == kept.cases == free.cases
+    assert torch.equal(turned.image, free.image)
+    assert torch.equal(turned.image, kept.image.transpose(-1, -2))
+    assert not torch.equal(turned.image, kept.image)

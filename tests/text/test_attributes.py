@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from preceptor.segmentors.base import Condition
-from preceptor.text.attributes import ATTRIBUTES, SentenceAttributes, attribute_vector, parse_attributes, sentence
+from preceptor.text.attributes import (
+    ATTRIBUTES,
+    attribute_vector,
+    coded,
+    parse_attributes,
+    parse_coded,
+    sentence,
+)
 from preceptor.text.sides import mirror
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "text_data.json"
@@ -106,18 +112,35 @@ def test_what_is_unknown_is_nan_and_the_rest_keeps_its_place():
     assert attribute_vector(None).isnan().all()
 
 
-def test_sentences_become_the_condition_of_a_batch():
-    reader = SentenceAttributes()
-    found = reader.batch(["Unilateral pulmonary infection, one infected area, upper left lung.", "Nuclei.", ""])
-    assert (found.shape, found.dtype) == ((3, 8), torch.float32)
-    assert found[0].tolist() == [UPPER_LEFT[name] for name in ATTRIBUTES]
-    assert found[1:].isnan().all()
-    assert reader.batch([]).shape == (0, 8)
-    assert Condition("attributes", reader.length, reader.width) == Condition("attributes", 1, 8)
-
-
 def test_a_mirrored_sentence_gives_the_attributes_of_the_mirrored_image():
     text = "Bilateral pulmonary infection, two infected areas, upper left lung and lower right lung."
     across, down = parse_attributes(mirror(text, True, False)), parse_attributes(mirror(text, False, True))
     assert (across["llower"], across["rupper"], across["lupper"], across["rlower"]) == (1, 1, 0, 0)
     assert (down["llower"], down["rupper"], down["lupper"], down["rlower"]) == (1, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        dict(zip(ATTRIBUTES, (1, 12, 0, 1, 0, 1, 0, 1), strict=True)),
+        {"number": 2.5},
+        {"rmiddle": 0, "bilateral": None},
+        dict.fromkeys(ATTRIBUTES, 0) | {"number": 1e6},
+    ],
+)
+def test_coded_attributes_read_back(facts):
+    assert parse_coded(coded(facts)) == {name: value for name, value in facts.items() if value is not None}
+
+
+def test_what_is_no_wording_of_coded_attributes_is_none():
+    assert coded({}) == coded(dict.fromkeys(ATTRIBUTES)) == ""
+    for text in ("", "left upper", "left upper 1;", "number 2, ", "left upper lung 1", "number -1", "bilateral"):
+        assert parse_coded(text) is None, text
+
+
+def test_coded_attributes_change_sides_with_a_flip():
+    text = coded(dict(zip(ATTRIBUTES, (0, 3, 1, 0, 0, 0, 1, 0), strict=True)))
+    across, down = parse_coded(mirror(text, True, False)), parse_coded(mirror(text, False, True))
+    assert across == dict(zip(ATTRIBUTES, (0, 3, 0, 1, 0, 1, 0, 0), strict=True))
+    assert down == dict(zip(ATTRIBUTES, (0, 3, 0, 0, 1, 0, 1, 0), strict=True))
+    assert mirror(mirror(text, True, True), True, True) == text

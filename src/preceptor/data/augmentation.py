@@ -161,6 +161,11 @@ def respect_report(draw: Draw, report: str | None, rule: str) -> Draw:
     )
 
 
+def respect_case(draw: Draw, case: Case, rule: str) -> Draw:
+    """`draw` without what would make the report or the coded attributes of the case wrong, see `respect_report`."""
+    return respect_report(respect_report(draw, case.report, rule), case.attributes, rule)
+
+
 def shown_report(draw: Draw, report: str | None) -> str:
     """The report that fits the changed image; "" for a case without one."""
     if not report or not (draw.flip_horizontal or draw.flip_vertical):
@@ -173,11 +178,7 @@ def report_variants(cases: Iterable[Case], augment: AugmentRecipe) -> list[str]:
     across = [False, True] if augment.flip_horizontal > 0 or augment.rot_flip > 0 else [False]
     down = [False, True] if augment.flip_vertical > 0 or augment.rot_flip > 0 else [False]
     drawn = [Draw(flip_horizontal=h, flip_vertical=v) for h in across for v in down]
-    texts = (
-        shown_report(respect_report(draw, case.report, augment.reports), case.report)
-        for case in cases
-        for draw in drawn
-    )
+    texts = (shown_report(respect_case(draw, case, augment.reports), case.report) for case in cases for draw in drawn)
     return list(dict.fromkeys(texts))
 
 

@@ -25,6 +25,7 @@ class Case:
     name: unique in its set. image, mask: absolute paths. slice: index along the last axis where the file is a volume.
     group: what must not be in two splits, usually the patient. report: None where there is none, "" where it is empty.
     volume: name of the volume that a slice belongs to; the slices of one volume are judged together.
+    attributes: coded facts in the wording of `text.attributes.coded`, where a table gives them; "" where it knows none.
     """
 
     name: str
@@ -35,6 +36,12 @@ class Case:
     report: str | None = None
     slice: int | None = None
     volume: str | None = None
+    attributes: str | None = None
+
+    def words(self, kind: str) -> str:
+        """What a condition of this kind is made of: the report, or coded attributes where a table gives them."""
+        coded = self.attributes if kind == "attributes" else None
+        return (self.report if coded is None else coded) or ""
 
 
 @dataclass(frozen=True, slots=True)

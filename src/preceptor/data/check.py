@@ -16,6 +16,7 @@ import numpy as np
 
 from preceptor.data.annotations import REPORT_CODES
 from preceptor.data.case import Case, CaseSet, Finding
+from preceptor.data.check_attributes import check_attributes
 from preceptor.data.check_files import ImageRecord, Inspection, inspect_case
 from preceptor.data.check_findings import Level, finding, render_findings, wrap
 from preceptor.data.check_masks import check_masks
@@ -77,6 +78,7 @@ def check(
     progress: Progress | None = None,
     workers: int = 2,
     overlays: Path | None = None,
+    attributes: ReportRecipe | None = None,
 ) -> CheckReport:
     """Check a data set.
 
@@ -84,6 +86,7 @@ def check(
     says so where it moves any. reports: None where no network of the recipe reads reports.
     encoder: counts tokens; without one the hashed default is used, and other encoders are not loaded.
     overlays: folder for pictures of the first 20 cases whose image and mask do not fit; none are written without it.
+    attributes: how they are read; None where no network of the recipe is shown attributes.
     Raises RecipeError where `data.labels`, `data.mask_rule` or `data.split` contradict themselves.
     """
     label_codes(data.labels, data.ignore)
@@ -102,6 +105,7 @@ def check(
         check_masks([seen.mask for seen in inspections if seen.mask is not None], data, case_set.labels),
         check_splits(cases, data, {image.case: image.content for image in images if image.content}),
         check_reports(cases, data, reports, encoder),
+        check_attributes(cases, attributes) if attributes is not None else ([], {}),
     ):
         findings += found
         facts |= more
@@ -211,10 +215,11 @@ def _size(pair: Sequence[float]) -> str:
 
 
 def _leak(cases: Sequence[Case], inspections: Sequence[Inspection]) -> dict[str, Any] | None:
+    told = [case.words("attributes").strip() for case in cases]
     usable = [
-        (str(case.report), seen.targets, case.group)
-        for case, seen in zip(cases, inspections, strict=True)
-        if case.report and case.report.strip() and seen.targets is not None
+        (text, seen.targets, case.group)
+        for case, text, seen in zip(cases, told, inspections, strict=True)
+        if text and seen.targets is not None
     ]
     if not usable:
         return None
@@ -258,6 +263,11 @@ def _fact_lines(facts: dict[str, Any]) -> list[str]:
     if tokens := reports.get("tokens"):
         told = "{shortest} to {longest}, median {median}, 95 % up to {percentile_95}; {kept} kept, {cut} cut"
         rows.append(("tokens", told.format(**tokens)))
+    if coded := facts.get("attributes"):
+        known = ", ".join(f"{name} {count}" for name, count in coded["known"].items())
+        rows.append(
+            ("attributes", f"{coded['cases']} of {coded['of']} cases say some, {coded['complete']} all; {known}")
+        )
     rows.append(("licence", facts["licence"] or "not stated (`data.licence`)"))
     return [f"  {name:<13} {told}" for name, told in rows if told]
 

@@ -17,7 +17,7 @@ from preceptor.data.augmentation import (
     augment_batch,
     draw_augmentation,
     draw_variant,
-    respect_report,
+    respect_case,
     shown_report,
     stream,
     variant_at,
@@ -251,8 +251,11 @@ class _BatchMaker:
         draws = [self.draw(epoch, index, variant) for index, variant in zip(chosen, variants, strict=True)]
         image, mask = take(self.shelf, chosen)
         image, mask = augment_batch(image, mask, draws, self.shelf.preprocessing.resize)
-        texts = [shown_report(draw, case.report) for draw, case in zip(draws, cases, strict=True)]
-        batch = _batch(self.shelf, image, mask, [case.name for case in cases], self.readers, texts)
+        shown = {
+            kind: reader.batch([shown_report(draw, case.words(kind)) for draw, case in zip(draws, cases, strict=True)])
+            for kind, reader in self.readers.items()
+        }
+        batch = _batch(self.shelf, image, mask, [case.name for case in cases], shown)
         batch.frozen = {part: kept.batch(chosen, variants) for part, kept in self.frozen.items()}
         return batch
 
@@ -261,18 +264,18 @@ class _BatchMaker:
         return variant_at(self.augment.variants, self.seed, epoch, index) if self.augment.variants else 0
 
     def draw(self, epoch: int, index: int, variant: int) -> Draw:
-        """The change of a case that its report allows."""
+        """The change of a case that its report and attributes allow."""
         if self.augment.variants:
             draw = draw_variant(self.augment, variant, index)
         else:
             draw = draw_augmentation(self.augment, self.seed, epoch, index)
-        return respect_report(draw, self.shelf.cases[index].report, self.augment.reports)
+        return respect_case(draw, self.shelf.cases[index], self.augment.reports)
 
 
 class EvaluationLoader:
     """Batches of a shelf in its order, as they are.
 
-    texts: reports shown instead of the cases' own, in the shelf's order, for probes of what a teacher reads.
+    texts: read instead of the cases' own reports and attributes, in the shelf's order, to probe what a teacher reads.
     frozen: as in `TrainingLoader`, of the cases as they are.
     """
 
@@ -285,9 +288,11 @@ class EvaluationLoader:
         frozen: Mapping[str, MapLookup] | None = None,
     ) -> None:
         self.shelf, self.readers, self.batch_size, self.frozen = shelf, readers, batch_size, dict(frozen or {})
-        self.texts = [case.report or "" for case in shelf.cases] if texts is None else list(texts)
-        if len(self.texts) != len(shelf):
-            raise ValueError(f"{len(self.texts)} texts for {len(shelf)} cases")
+        if texts is not None and len(texts) != len(shelf):
+            raise ValueError(f"{len(texts)} texts for {len(shelf)} cases")
+        self.texts = {
+            kind: [case.words(kind) for case in shelf.cases] if texts is None else list(texts) for kind in readers
+        }
 
     def __len__(self) -> int:
         return -(-len(self.shelf) // self.batch_size)
@@ -297,7 +302,11 @@ class EvaluationLoader:
             chosen = list(range(start, min(start + self.batch_size, len(self.shelf))))
             image, mask = take(self.shelf, chosen)
             names = [self.shelf.cases[index].name for index in chosen]
-            batch = _batch(self.shelf, image, mask, names, self.readers, [self.texts[index] for index in chosen])
+            shown = {
+                kind: reader.batch([self.texts[kind][index] for index in chosen])
+                for kind, reader in self.readers.items()
+            }
+            batch = _batch(self.shelf, image, mask, names, shown)
             batch.frozen = {part: kept.batch(chosen, [0] * len(chosen)) for part, kept in self.frozen.items()}
             yield batch
 
@@ -313,9 +322,7 @@ def _batch(
     image: Tensor,
     mask: Tensor | None,
     names: list[str],
-    readers: Mapping[str, TextLookup],
-    texts: list[str],
+    shown: dict[str, Tensor],
 ) -> Batch:
     image = image.expand(-1, shelf.preprocessing.channels, -1, -1).contiguous()
-    shown = {kind: reader.batch(texts) for kind, reader in readers.items()}
     return Batch(image, None if mask is None else mask.long(), names, shown)

@@ -29,9 +29,10 @@ DISTANCES = {
 COLOURS = 10
 """How many classes have a colour of their own."""
 PROBES = {
-    "right": "its own report",
+    "right": "its own",
     "empty": "an empty report",
-    "shuffled": "another case's report",
+    "unknown": "nothing known",
+    "shuffled": "another case's",
     "wrong_side": "sides swapped",
 }
 KINDS = {

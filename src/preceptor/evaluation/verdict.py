@@ -87,20 +87,21 @@ def _size(summary: Mapping[str, Any]) -> str:
 
 
 def reading(probes: Mapping[str, Mapping[str, Any]], margin: float, teacher: str = "teacher") -> tuple[bool, str]:
-    """(text-blind or not, a sentence), from the falls in Dice when the teacher is shown other reports.
+    """(text-blind or not, a sentence), from the falls in Dice when the teacher is shown other reports or attributes.
 
-    Wrong reports decide; an empty one only where there is no other probe, since it may merely be unfamiliar.
+    Wrong ones decide; an empty one only where there is no other probe, since it may merely be unfamiliar.
     """
+    one, many = ("attributes", "attributes") if "unknown" in probes else ("report", "reports")
     wrong = [name for name in ("shuffled", "wrong_side") if name in probes] or [n for n in probes if n != "right"]
     drops = {name: probes[name]["drop"]["mean"] for name in wrong}
-    told = ", ".join(f"{points(drop)} points {PROBES.get(name, name)}" for name, drop in drops.items())
+    told = ", ".join(f"{points(drop)} points {PROBES.get(name, name).format(one)}" for name, drop in drops.items())
     blind = all(drop < margin for drop in drops.values())
     if blind:
         return True, (
-            f"The {teacher} hardly reads its reports: its Dice falls by only {told} (margin {points(margin)}). "
-            "A student cannot learn from it what the reports say."
+            f"The {teacher} hardly reads its {many}: its Dice falls by only {told} (margin {points(margin)}). "
+            f"A student cannot learn from it what the {many} say."
         )
-    return False, f"The {teacher} reads its reports: its Dice falls by {told}.{_misled(probes, margin)}"
+    return False, f"The {teacher} reads its {many}: its Dice falls by {told}.{_misled(probes, margin)}"
 
 
 def probes_by_arm(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -110,14 +111,21 @@ def probes_by_arm(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _misled(probes: Mapping[str, Mapping[str, Any]], margin: float) -> str:
-    """A sentence where the teacher does better without its report than with it: it learned what does not hold."""
-    drop = probes["empty"]["drop"] if "empty" in probes else None
+    """A sentence where the teacher does better without being told than with it: it learned what does not hold."""
+    name = next((name for name in ("empty", "unknown") if name in probes), None)
+    drop = probes[name]["drop"] if name else None
     if drop is None or drop["mean"] > -margin or drop["high"] >= 0:
         return ""
-    return f" But the reports mislead it: with an empty one its Dice is {points(-drop['mean'])} points higher."
+    what, without = ("reports", "an empty one") if name == "empty" else ("attributes", "none known")
+    return f" But the {what} mislead it: with {without} its Dice is {points(-drop['mean'])} points higher."
 
 
-PROBES = {"empty": "with an empty report", "shuffled": "with another case's report", "wrong_side": "with sides swapped"}
+PROBES = {
+    "empty": "with an empty {}",
+    "unknown": "with no {} known",
+    "shuffled": "with another case's {}",
+    "wrong_side": "with sides swapped",
+}
 
 
 def warnings(summary: Mapping[str, Any], left_out: int) -> list[str]:

@@ -106,7 +106,7 @@ def build_task(job: ArmJob) -> Supervised | Distilled:
     recipe, settings = job.recipe, job.recipe.training_of(job.arm)
     loss = segmentation_loss(settings.loss)
     name = recipe.privilege_of(job.arm)
-    network = build_network(segmentor_of(recipe, job.arm, reader_of(name, job.features)), job.seed)
+    network = build_network(segmentor_of(recipe, job.arm, reader_of(name, recipe.reports, job.features)), job.seed)
     check_size(recipe, network)
     check_heads(settings, network, job.arm)
     if job.arm != "student":
@@ -294,7 +294,7 @@ def _train(fabric: Any, job: ArmJob) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // fabric.world_size))
     progress = make_progress(job.progress) if fabric.is_global_zero else Progress()
     arms = job.teachers if job.arm == "student" else (job.arm,)
-    readers = readers_of([job.recipe.privilege_of(arm) for arm in arms], job.features)
+    readers = readers_of([job.recipe.privilege_of(arm) for arm in arms], job.recipe.reports, job.features)
     train = TrainingLoader(
         job.train,
         readers,

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from preceptor.data.augmentation import Draw, augment_batch, draw_variant, respect_report
+from preceptor.data.augmentation import Draw, augment_batch, draw_variant, respect_case
 from preceptor.data.loading import take
 from preceptor.data.shelf import VERIFIED, Shelf
 from preceptor.errors import StorageError, TrainingError
@@ -145,7 +145,7 @@ def variants_of(shelf: Shelf, augment: AugmentRecipe) -> list[list[Draw]]:
     """The fixed variants of each case, as a training loader shows them."""
     return [
         [
-            respect_report(draw_variant(augment, variant, index), case.report, augment.reports)
+            respect_case(draw_variant(augment, variant, index), case, augment.reports)
             for variant in range(augment.variants)
         ]
         for index, case in enumerate(shelf.cases)

@@ -14,9 +14,10 @@ POLY_POWER = 0.9
 def learning_rate(settings: TrainingRecipe, epoch: int, share: float) -> float:
     """From lr to min_lr by the recipe's schedule, after a linear warm-up within epochs.
 
-    cosine: stepped once an epoch (textfreekd.md, section 7). poly: power 0.9, at every step (the schedule of
-    TransUNet, MISSFormer and OpenMMLab's segmentors). step: times `factor` from each of `milestones` on (sikd.md,
-    section 6). share: how much of the epoch is done, 0..1.
+    cosine: stepped once an epoch (textfreekd.md, section 7). restarts: a cosine that begins anew every
+    `restart_epochs`, likewise (c2fvl.md, section 6; SGDR, arXiv 1608.03983, with periods of one length). poly: power
+    0.9, at every step (the schedule of TransUNet, MISSFormer and OpenMMLab's segmentors). step: times `factor` from
+    each of `milestones` on (sikd.md, section 6). share: how much of the epoch is done, 0..1.
     """
     now = epoch + share
     if now < settings.warmup_epochs:
@@ -26,7 +27,9 @@ def learning_rate(settings: TrainingRecipe, epoch: int, share: float) -> float:
         return settings.lr
     if settings.schedule == "step":
         return settings.lr * settings.factor ** sum(epoch >= milestone for milestone in settings.milestones)
-    if settings.schedule == "poly":
+    if settings.schedule == "restarts":
+        left = 0.5 * (1 + math.cos(math.pi * (epoch % settings.restart_epochs) / settings.restart_epochs))
+    elif settings.schedule == "poly":
         left = (1 - min(now / length, 1.0)) ** POLY_POWER
     else:
         left = 0.5 * (1 + math.cos(math.pi * min(epoch / length, 1.0)))

@@ -38,6 +38,12 @@ class Reader(Protocol):
         """float32 [B, length, width], or [B, width] of attributes."""
 
 
+def _wrong_attributes(texts: Sequence[str], seed: int) -> Mapping[str, Sequence[str]]:
+    from preceptor.text.coding import wrong_attributes
+
+    return wrong_attributes(texts, seed)
+
+
 def _wrong_reports(reports: Sequence[str], seed: int) -> Mapping[str, Sequence[str]]:
     from preceptor.text.probes import wrong_reports
 
@@ -46,16 +52,16 @@ def _wrong_reports(reports: Sequence[str], seed: int) -> Mapping[str, Sequence[s
 
 @dataclass(frozen=True)
 class Reading:
-    """A condition that is made of the reports.
+    """A condition that is made of the reports, or of a table beside them (`Case.words`).
 
-    kind: as in `segmentors.base.Condition`, and its key in `Batch.shown`. open: from the run's file of report features
-    (None unless `encoded`) to the reader. planned: (length, width) of the condition before anything is embedded.
-    encoded: whether the reports go through the recipe's encoder first. probes: from reports and a seed to wrong
-    reports by the name of the probe, to see whether a network reads them.
+    kind: as in `segmentors.base.Condition`, and its key in `Batch.shown`. open: from the recipe's `reports` and the
+    run's file of report features (None unless `encoded`) to the reader. planned: (length, width) of the condition
+    before anything is embedded. encoded: whether the reports go through the recipe's encoder first. probes: from what
+    is read and a seed to wrong texts by the name of the probe, to see whether a network reads them.
     """
 
     kind: Literal["report", "attributes"]
-    open: Callable[[Path | None], Reader]
+    open: Callable[["ReportRecipe", Path | None], Reader]
     planned: Callable[["ReportRecipe"], tuple[int, int]]
     encoded: bool = True
     probes: Callable[[Sequence[str], int], Mapping[str, Sequence[str]]] = _wrong_reports
@@ -98,7 +104,27 @@ def report(batch: "Batch") -> View:
     return batch.image, batch.shown["report"]
 
 
-def _open_features(file: Path | None) -> Reader:
+def attributes(batch: "Batch") -> View:
+    """The image and the coded attributes [B, 8] of its report, NaN where one is unknown.
+
+    Raises DataError where the batch has none, so that a privileged network never takes them for unknown.
+    """
+    if "attributes" not in batch.shown:
+        raise DataError(
+            "a network that is shown attributes got images without them",
+            where=", ".join(batch.cases[:3]),
+            remedy="give the reports or attributes with the images, or use the report-free student",
+        )
+    return batch.image, batch.shown["attributes"]
+
+
+def _open_attributes(reports: "ReportRecipe", file: Path | None) -> Reader:
+    from preceptor.text.coding import AttributeReader
+
+    return AttributeReader(reports.coding)
+
+
+def _open_features(reports: "ReportRecipe", file: Path | None) -> Reader:
     if file is None:
         raise DataError("a network that is shown reports needs their features", remedy="`preceptor embed` makes them")
     from preceptor.text.features import ReportFeatures
@@ -113,6 +139,13 @@ PRIVILEGES: dict[str, Privilege] = {
         "image and report",
         needs=("report",),
         reading=Reading("report", _open_features, lambda reports: (reports.length, reports.width)),
+    ),
+    "attributes": Privilege(
+        attributes,
+        "image and coded attributes",
+        reading=Reading(
+            "attributes", _open_attributes, lambda reports: (1, 8), encoded=False, probes=_wrong_attributes
+        ),
     ),
     "class_mean": Privilege(
         class_mean,
@@ -136,16 +169,22 @@ def encodes_reports(recipe: "Recipe") -> bool:
     return any(reading is not None and reading.encoded for reading in readings)
 
 
-def reader_of(privilege: str, features: Path | None) -> Reader | None:
+def reader_of(privilege: str, reports: "ReportRecipe", features: Path | None) -> Reader | None:
     """What turns reports into the privilege's condition; None where there is none. features: see `Reading.open`."""
     reading = PRIVILEGES[privilege].reading
-    return None if reading is None else reading.open(features if reading.encoded else None)
+    return None if reading is None else reading.open(reports, features if reading.encoded else None)
 
 
-def readers_of(privileges: Sequence[str], features: Path | None) -> dict[str, Reader]:
+def readers_of(privileges: Sequence[str], reports: "ReportRecipe", features: Path | None) -> dict[str, Reader]:
     """The readers that batches need for these privileges, by kind of condition."""
     readings = {reading.kind: reading for name in privileges if (reading := PRIVILEGES[name].reading) is not None}
-    return {kind: reading.open(features if reading.encoded else None) for kind, reading in readings.items()}
+    return {kind: reading.open(reports, features if reading.encoded else None) for kind, reading in readings.items()}
+
+
+def reads_attributes(recipe: "Recipe") -> bool:
+    """Whether any arm is shown coded attributes."""
+    readings = (PRIVILEGES[teacher.privilege].reading for teacher in recipe.taught.values())
+    return any(reading is not None and reading.kind == "attributes" for reading in readings)
 
 
 def condition_of(privilege: str, reader: Reader | None) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ original has none. Whatever does not fit is unknown (None), never guessed.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -71,6 +71,30 @@ def sentence(attributes: Mapping[str, int]) -> str:
     return f"{extent} pulmonary infection, {number} infected {areas}, {' and '.join(lungs)}."
 
 
+_WORDS = {
+    "bilateral": "bilateral",
+    "number": "number",
+    **{side[0] + third: f"{side} {third}" for side in ("left", "right") for third in THIRDS},
+}
+_FACT = rf"(?:{'|'.join(_WORDS.values())}) \d+(?:\.\d+)?"
+_CODED = re.compile(rf"{_FACT}(?:, {_FACT})*")
+
+
+def coded(attributes: Mapping[str, float | None]) -> str:
+    """Known attributes in words, `number 2, left upper 1`, of which a flip rewrites the sides as it does a report's."""
+    known = ((word, attributes.get(name)) for name, word in _WORDS.items())
+    return ", ".join(f"{word} {value:.6f}".rstrip("0").rstrip(".") for word, value in known if value is not None)
+
+
+def parse_coded(text: str) -> dict[str, float] | None:
+    """The attributes that `coded` wrote, in any order; None for any other text."""
+    if not _CODED.fullmatch(text):
+        return None
+    names = {word: name for name, word in _WORDS.items()}
+    pairs = (part.rsplit(" ", 1) for part in text.split(", "))
+    return {names[word]: float(value) for word, value in pairs}
+
+
 def attribute_vector(attributes: Mapping[str, float | None] | None) -> Tensor:
     """The attributes in the order of ATTRIBUTES, float32 [8]; NaN for what is None or not there, and throughout for
     None.
@@ -78,20 +102,3 @@ def attribute_vector(attributes: Mapping[str, float | None] | None) -> Tensor:
     known = attributes or {}
     values = [known.get(name) for name in ATTRIBUTES]
     return torch.tensor([float("nan") if value is None else float(value) for value in values])
-
-
-class SentenceAttributes:
-    """Makes the condition of kind "attributes" of reports: each sentence parsed, NaN where it cannot be.
-
-    identity: of the rule. length, width: as in `segmentors.base.Condition`.
-    """
-
-    identity = "attributes-1"
-    length = 1
-    width = len(ATTRIBUTES)
-
-    def batch(self, texts: Sequence[str]) -> Tensor:
-        """float32 [B, 8], NaN where unknown."""
-        if not texts:
-            return torch.empty(0, self.width)
-        return torch.stack([attribute_vector(parse_attributes(text)) for text in texts])
