@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
 import torch
 from PIL import Image
 
+from preceptor.data.case import Case
 from preceptor.errors import DataError, RecipeError
 from preceptor.learning.diffusion_pictures import PicturePool, decode_pictures, pictures_of
-from preceptor.learning.diffusion_training import shape_of
+from preceptor.pretraining import shape_of
 from preceptor.recipe_diffusion import DiffusionRecipe, PictureRecipe, read_diffusion_recipe, shipped_pretrainings
 
 
@@ -111,6 +113,19 @@ def test_values_without_a_range_of_their_own_need_one(tmp_path) -> None:
     assert (values.min(), values.max()) == (-1, 1)
 
 
+def test_slices_of_a_volume_are_pictures_and_are_held_out_together(tmp_path) -> None:
+    for name in range(3):
+        values = np.random.default_rng(name).integers(-900, 900, (12, 10, 4)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / f"ct{name}.nii.gz")
+    settings = read_diffusion_recipe(tmp_path, ["data.clip=[-500,500]", "data.channels=1", "data.split.validation=0.3"])
+    train, held_out = pictures_of(settings.data)
+    assert (len(train), len(held_out)) == (8, 4)
+    assert len({case.volume for case in held_out}) == 1
+    pool = decode_pictures(train, settings, 8)
+    assert pool.pictures[0].dtype == np.float16
+    assert pool.crops([0, 7], torch.Generator()).shape == (2, 1, 8, 8)
+
+
 def test_scale_is_the_shortest_side_and_whole_pictures_become_squares(tmp_path) -> None:
     save(tmp_path / "a.png", grey(30, 20))
     assert pool_of(tmp_path, 8).pictures[0].shape == (3, 30, 20)
@@ -132,6 +147,9 @@ def test_every_picture_that_cannot_be_read_is_listed(tmp_path) -> None:
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:40])
     with pytest.raises(DataError, match=r"2 of 3[\s\S]*a\.png[\s\S]*c\.png"):
         pool_of(tmp_path, 8)
+    settings, told = read_diffusion_recipe(tmp_path), []
+    decode_pictures([Case("b", tmp_path / "b.png")], settings, 8, expect=told.append)
+    assert told == [3 * 8 * 8]
 
 
 def test_crops_are_a_function_of_the_generator_and_are_mirrored_and_turned_as_asked() -> None:

@@ -17,8 +17,8 @@ from PIL import Image
 from preceptor.errors import DataError, Interrupted, RecipeError, TrainingError
 from preceptor.learning.checkpoints import load_checkpoint
 from preceptor.learning.diffusion_pictures import decode_pictures, pictures_of
-from preceptor.learning.diffusion_training import WEIGHTS, DiffusionTraining, shape_of
-from preceptor.pretraining import pretrain_diffusion
+from preceptor.learning.diffusion_training import WEIGHTS, DiffusionTraining
+from preceptor.pretraining import pretrain_diffusion, shape_of
 from preceptor.progress import Progress
 from preceptor.recipe_diffusion import DiffusionRecipe, read_diffusion_recipe
 from preceptor.segmentors.diffusion import NoiseSchedule, read_diffusion

@@ -122,11 +122,15 @@ class PicturePool:
 
 
 def decode_pictures(
-    cases: Sequence[Case], settings: DiffusionRecipe, side: int, progress: Callable[[int, int], None] | None = None
+    cases: Sequence[Case],
+    settings: DiffusionRecipe,
+    side: int,
+    progress: Callable[[int, int], None] | None = None,
+    expect: Callable[[int], None] | None = None,
 ) -> PicturePool:
     """Read, scale and keep the pictures of `cases`.
 
-    side: of the crops, in pixels. Raises DataError that lists every picture that cannot be read, and every one that is
+    side: of the crops, in pixels. expect: told how many bytes all pictures will take if they are like the first. Raises DataError that lists every picture that cannot be read, and every one that is
     smaller than a crop.
     """
 
@@ -139,6 +143,8 @@ def decode_pictures(
     found: list[np.ndarray | DataError] = []
     with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
         for picture in pool.map(decode, cases):
+            if not found and expect is not None and isinstance(picture, np.ndarray):
+                expect(picture.nbytes * len(cases))
             found.append(picture)
             if progress is not None:
                 progress(len(found), len(cases))

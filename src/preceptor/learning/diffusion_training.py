@@ -23,11 +23,12 @@ from preceptor.learning.checkpoints import load_checkpoint, load_optimizer, save
 from preceptor.learning.diffusion_pictures import PicturePool
 from preceptor.learning.diffusion_samples import draw_samples, picture_grid
 from preceptor.learning.memory_layout import channels_may_lie_last
+from preceptor.learning.stopping import asked_to_stop
 from preceptor.learning.trace import Trace, write_table
 from preceptor.learning.training import has_fast_bf16
 from preceptor.progress import Progress
 from preceptor.recipe_diffusion import DiffusionRecipe
-from preceptor.segmentors.diffusion import SHAPES, STEPS, DiffusionShape, NoiseSchedule, diffusion_unet, write_diffusion
+from preceptor.segmentors.diffusion import STEPS, DiffusionShape, NoiseSchedule, diffusion_unet, write_diffusion
 from preceptor.storage import write_json
 
 WEIGHTS = "diffusion.safetensors"
@@ -100,7 +101,7 @@ class DiffusionTraining:
         self._resume()
         at, settings = self.position, self.settings
         self.progress.start("pre-train diffusion", settings.steps, at.step)
-        with _asked_to_stop(self), _explained(settings):
+        with asked_to_stop(self._ask_to_stop, signal.SIGTERM, signal.SIGINT), _explained(settings):
             saved = time.monotonic()
             while at.step < settings.steps:
                 began = time.monotonic()
@@ -205,6 +206,7 @@ class DiffusionTraining:
                 if pool is not None:
                     row[name] = self.fixed_loss(pool)
         at.history.append({**row, "seconds": round(at.seconds, 1), "skipped": at.skipped})
+        write_table(self.folder / "validation.csv", at.history)
         at.loss_sum, at.loss_count = 0.0, 0
         told = "".join(f", {name.replace('_', ' ')} {row[name]:.4f}" for name in ("learned", "held_out") if name in row)
         self.progress.note(f"step {at.step}: loss {row['train']:.4f}; averaged weights, fixed noise{told}")
@@ -236,7 +238,6 @@ class DiffusionTraining:
             "position": dict(vars(self.position)),
         }
         save_checkpoint(self.folder / "checkpoints", state)
-        write_table(self.folder / "validation.csv", self.position.history)
         with self.averaged():
             write_diffusion(self.folder / WEIGHTS, self.shape, self.unet.state_dict())
 
@@ -267,6 +268,12 @@ class DiffusionTraining:
             remedy=f"look at the pictures in {dump}; try a smaller lr or precision=float32",
         )
 
+    def _ask_to_stop(self, number: int) -> None:
+        """SIGTERM (preemption) and a first Ctrl-C let the step finish and save; a second Ctrl-C does not wait."""
+        if self.stop_asked == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.stop_asked = number
+
     def _stop_if_asked(self) -> None:
         if self.stop_asked == signal.SIGINT:
             raise KeyboardInterrupt
@@ -278,22 +285,6 @@ class DiffusionTraining:
         last = {name: at.history[-1][name] for name in ("train", "learned", "held_out") if name in at.history[-1]}
         content = {"steps": at.step, "minutes": at.seconds / 60, "skipped_steps": at.skipped, "loss": last}
         write_json(self.folder / "done.json", content)
-
-
-def shape_of(settings: DiffusionRecipe) -> DiffusionShape:
-    """The U-Net's shape: the named one with the settings' own dimensions. Raises RecipeError for an impossible one."""
-    names = ("image_size", "widths", "layers", "attention", "head_width", "groups")
-    own = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
-    # The variance of DDPM is fixed; only the network of guided diffusion learns it.
-    return DiffusionShape(
-        **{**vars(SHAPES[settings.shape]), "channels": settings.data.channels, "learn_sigma": False, **own}
-    )
-
-
-def parameter_count(shape: DiffusionShape) -> int:
-    """Numbers that a U-Net learns; a training keeps five of each: weight, average, gradient and Adam's two moments."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in diffusion_unet(shape).parameters())
 
 
 def _generator(*numbers: int) -> torch.Generator:
@@ -310,27 +301,6 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise TrainingError("there is no such device", where="device", found=name, expected="cpu, or auto")
     return torch.device(name)
-
-
-@contextmanager
-def _asked_to_stop(training: DiffusionTraining) -> Iterator[None]:
-    """SIGTERM (preemption) and a first Ctrl-C let the step finish, save and stop; a second Ctrl-C does not wait."""
-
-    def ask(number: int, *_: object) -> None:
-        if training.stop_asked == signal.SIGINT == number:
-            raise KeyboardInterrupt
-        training.stop_asked = number
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from preceptor.errors import Interrupted, RecipeError, TrainingError
 from preceptor.learning.checkpoints import load_checkpoint, load_optimizer, save_checkpoint
 from preceptor.learning.memory_layout import channels_may_lie_last
 from preceptor.learning.optimization import learning_rate, make_optimizer
+from preceptor.learning.stopping import asked_to_stop
 from preceptor.learning.tasks import Distilled, Supervised
 from preceptor.learning.trace import NoTrace, Trace, write_table
 from preceptor.learning.validation import Validation
@@ -138,7 +139,7 @@ class Training:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        with _asked_to_stop(self), self._explained():
+        with asked_to_stop(self._ask_to_stop, signal.SIGTERM), self._explained():
             while not self._over():
                 self._epoch()
         if isinstance(self.bare, Distilled):
@@ -271,6 +272,10 @@ class Training:
             for buffer in self.bare.network.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
+    def _ask_to_stop(self, number: int) -> None:
+        """SIGTERM (preemption) lets the step finish, saves and stops."""
+        self.stop_asked = True
+
     def _any_process(self, asked: bool) -> bool:
         """Whether one of the processes asks to save; they agree every few steps, since each has its own clock."""
         if self.fabric.world_size > 1 and self.position.step % AGREED_STEPS:
@@ -353,24 +358,6 @@ class Training:
                 remedy=f"set training.batch_size={max(1, batch // 2)} and training.accumulate="
                 f"{2 * self.settings.accumulate}, or a smaller data.image_size, and give the same command again",
             ) from error
-
-
-@contextmanager
-def _asked_to_stop(training: Training) -> Iterator[None]:
-    """SIGTERM (preemption) lets the step finish, saves and stops."""
-
-    def ask(*_: object) -> None:
-        training.stop_asked = True
-
-    try:
-        before = signal.signal(signal.SIGTERM, ask)
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def is_done(folder: Path, settings: TrainingRecipe) -> bool:
