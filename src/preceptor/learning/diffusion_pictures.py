@@ -130,8 +130,8 @@ def decode_pictures(
 ) -> PicturePool:
     """Read, scale and keep the pictures of `cases`.
 
-    side: of the crops, in pixels. expect: told how many bytes all pictures will take if they are like the first. Raises DataError that lists every picture that cannot be read, and every one that is
-    smaller than a crop.
+    side: of the crops, in pixels. expect: told how many bytes all pictures take if they are like the first. Raises
+    DataError that lists every picture that cannot be read, and every one that is smaller than a crop.
     """
 
     def decode(case: Case) -> np.ndarray | DataError:
