@@ -14,7 +14,10 @@ from pydantic import BaseModel
 
 from preceptor import plainyaml
 from preceptor.matrix import Matrix, cells
+from preceptor.pretraining import parameter_count, shape_of
 from preceptor.recipe import Recipe, merge, read_recipe, validate_recipe
+from preceptor.recipe_diffusion import DiffusionRecipe
+from preceptor.segmentors.diffusion import SHAPES
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -101,6 +104,9 @@ def test_every_change_of_a_command_names_a_recipe_key(page: str) -> None:
     for line, _ in commands(page):
         for change in re.findall(r"--set ([\w.]+)=", line):
             key = re.sub(r"\.\d+\b", "[]", change).replace("teacher.training.", "training.")
+            if line.startswith("preceptor pretrain-diffusion "):
+                assert key in dict(recipe_keys(DiffusionRecipe)), f"{line}: {change} is no setting of a pre-training"
+                continue
             if line.startswith("preceptor compare ") and key not in Matrix.model_fields:
                 assert key.startswith("recipe."), f"{line}: {change} is no key of a matrix"
                 key = key.removeprefix("recipe.")
@@ -155,6 +161,28 @@ def test_the_reference_has_every_recipe_key_with_its_default_and_its_choices() -
             assert default == f"`{shown}`", f"{key}: {default}, but the default is {shown}"
         choices = [word for kind in _leaves(field.annotation) if get_origin(kind) is Literal for word in get_args(kind)]
         assert not choices or re.findall(r"`(.+?)`", values) == choices, f"{key}: {values}, but there are {choices}"
+
+
+def test_the_settings_of_a_pretraining_are_told_with_their_defaults_and_choices() -> None:
+    told = {row[0].strip("`"): row for row in rows("docs/how-to/diffusion.md")}
+    known = dict(recipe_keys(DiffusionRecipe))
+    assert [key for key in told if key not in SHAPES] == list(known)
+    for key, field in known.items():
+        plain = field.get_default(call_default_factory=True)
+        if key == "data.split.validation":
+            plain = DiffusionRecipe().data.split.validation
+        shown = plain if isinstance(plain, str) and plain else json.dumps(plain)
+        assert told[key][2] == f"`{shown}`", f"{key}: {told[key][2]}, but the default is {shown}"
+        choices = [word for kind in _leaves(field.annotation) if get_origin(kind) is Literal for word in get_args(kind)]
+        assert not choices or re.findall(r"`(.+?)`", told[key][1]) == [str(word) for word in choices], key
+
+
+def test_the_shapes_of_a_diffusion_unet_are_told_with_their_size() -> None:
+    told = {row[0].strip("`"): row for row in rows("docs/how-to/diffusion.md")}
+    for name, shape in SHAPES.items():
+        own = shape_of(DiffusionRecipe(shape=name))
+        side, widths = f"{shape.image_size} x {shape.image_size}", ", ".join(map(str, shape.widths))
+        assert told[name][1:] == [side, widths, f"{parameter_count(own):,}"]
 
 
 def test_the_keys_that_may_change_are_those_of_the_library() -> None:
