@@ -13,8 +13,9 @@ from preceptor.data.case import Case
 from preceptor.data.layouts import read_cases
 from preceptor.data.transforms import Preprocessing
 from preceptor.delivery.package import load_package, save_package
-from preceptor.errors import DataError, RecipeError, UserError
-from preceptor.judging import Judge, distances_in, evaluate_package, join_tables, judge_seed, scored, units
+from preceptor.errors import DataError, UserError
+from preceptor.evaluation_sets import home_set
+from preceptor.judging import Judge, evaluate_package, join_tables, judge_seed
 from preceptor.learning.arm import build_network, segmentor_of
 from preceptor.progress import Progress
 from preceptor.recipe import Recipe, validate_recipe
@@ -117,14 +118,16 @@ def test_a_teacher_without_anything_to_probe_leaves_no_probes(small_recipe: dict
     (tmp_path / "probes.csv").write_text("of,an,earlier,judgement\n")
     for probes in (False, True):  # with empty reports, there is nothing wrong to show
         chosen = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"probes": probes})})
-        judge_seed(tmp_path, chosen, cases, 0, features, Progress(), "judge")
+        judged = home_set(chosen, cases, read_cases(recipe.data))
+        judge_seed(tmp_path / "package", tmp_path, judged, 0, features, Progress(), "judge")
         assert not (tmp_path / "probes.csv").exists()
 
 
 def judge_anew(folder: Path, recipe: Recipe, cases: tuple[Case, ...]) -> bool:
     """Whether `folder/package` is judged, not its judgement kept."""
     (folder / "cases.csv").write_text("kept")
-    judge_seed(folder, recipe, cases, 0, None, Progress(), "judge")
+    judged = home_set(recipe, cases, read_cases(recipe.data))
+    judge_seed(folder / "package", folder, judged, 0, None, Progress(), "judge")
     return (folder / "cases.csv").read_text() != "kept"
 
 
@@ -154,29 +157,3 @@ def test_slices_of_a_volume_with_other_sizes_are_refused(small_recipe: dict, pac
     assert error.value.found == "32 x 32, 70 x 50"
     slices = recipe.evaluate.model_copy(update={"unit": "slice"})
     assert len(Judge(recipe.data, slices).rows(load_package(package), cases, 0)) == len(cases)
-
-
-def test_what_one_score_is_of() -> None:
-    path = Path("x")
-    cases = [Case(f"v-{n}", path, slice=n, volume="v") for n in (1, 0)]
-    cases += [Case("alone", path), Case("v-file", path, volume="v")]
-    together = [(name, [case.name for case in chosen]) for name, chosen in units(cases, "auto")]
-    assert together == [("v", ["v-file", "v-0", "v-1"]), ("alone", ["alone"])]
-    assert [name for name, _ in units(cases, "slice")] == ["v-1", "v-0", "alone", "v-file"]
-    with pytest.raises(RecipeError, match="no slices of volumes"):
-        units(cases, "volume")
-
-
-def test_what_is_scored_and_the_unit_of_its_distances_are_told(small_data: Path, tmp_path: Path) -> None:
-    import nibabel
-
-    nibabel.save(nibabel.Nifti1Image(np.zeros((6, 5, 2), np.float32), np.diag([1.5, 1.5, 8, 1])), tmp_path / "a.nii")
-    picture = Case("a", small_data / "images" / "c12.png")
-    files = {"pixel": picture, "voxel": replace(picture, volume="v"), "mm": Case("n", tmp_path / "a.nii", slice=0)}
-    files["mm"] = replace(files["mm"], volume="n")
-    for unit, case in files.items():
-        assert distances_in([case], "auto") == unit
-    assert distances_in([files["voxel"]], "slice") == "pixel"
-    assert scored([files["mm"]], "auto") == "volume"
-    assert scored([files["mm"]], "slice") == "slice"
-    assert scored([picture, files["mm"]], "auto") == "case"

@@ -18,7 +18,8 @@ from preceptor.launchers import Processes
 from preceptor.launching import LOG, Ended, Launcher, Task, launch, preceptor_command
 from preceptor.matrix import Cell, Matrix, cells
 from preceptor.progress import Progress
-from preceptor.recipe import EvaluateRecipe, Recipe, read_recipe
+from preceptor.recipe import Recipe, read_recipe
+from preceptor.recipe_evaluate import EvaluateRecipe
 from preceptor.resuming import CHANGEABLE, differences, is_among, locked
 from preceptor.storage import read_json, write_json, write_text
 
@@ -75,8 +76,9 @@ def compare_matrix(
     with, and what the reading of the cases raises, all of it before anything is run; StorageError where no run came to
     its end.
     """
+    from preceptor.data.splits import usable
     from preceptor.learning.arm import check_arms
-    from preceptor.preparing import read_case_set, usable
+    from preceptor.preparing import read_case_set
 
     progress = progress or Progress()
     place = folder.resolve() / "runs"
@@ -314,7 +316,7 @@ def _read(entrants: Sequence[Entrant], name: str) -> dict[str, Any]:
 
 def _told(judged: Sequence[Case], unit: str) -> dict[str, str]:
     """What a summary would tell of the cases that were judged."""
-    from preceptor.judging import distances_in, scored
+    from preceptor.evaluation.units import distances_in, scored
 
     return {"unit": distances_in(judged, unit), "scored": scored(judged, unit)}
 

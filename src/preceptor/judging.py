@@ -4,7 +4,7 @@ Each arm is shown what its privilege shows, as in training; one that reads repor
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,21 @@ from preceptor.data.case import Case
 from preceptor.data.loading import Batch
 from preceptor.data.masks import decode_mask, resize_mask
 from preceptor.data.readers import Picture, read_image, read_mask
-from preceptor.data.volume_cases import by_volume
+from preceptor.data.transforms import Preprocessing
 from preceptor.data.volumes import volume_spacing
 from preceptor.delivery.package import Package, load_package
 from preceptor.delivery.predict import more_than_images, segment_prepared
-from preceptor.errors import DataError, RecipeError, UserError
+from preceptor.errors import DataError, UserError
 from preceptor.evaluation.cost import measure_cost
 from preceptor.evaluation.metrics import CASE_METRICS, case_metrics
 from preceptor.evaluation.scores import read_rows
+from preceptor.evaluation.units import units
+from preceptor.evaluation_sets import EvaluationSet
 from preceptor.learning.losses import IGNORED
 from preceptor.learning.privilege import PRIVILEGES, Reader
 from preceptor.progress import Progress, callback
-from preceptor.recipe import EvaluateRecipe, Recipe
 from preceptor.recipe_data import DataRecipe
-from preceptor.resuming import fingerprints
+from preceptor.recipe_evaluate import EvaluateRecipe
 from preceptor.storage import hash_file, read_json, replacing, write_json, write_text
 
 Row = dict[str, Any]
@@ -37,10 +38,15 @@ Spacing = Sequence[float] | None
 
 @dataclass(frozen=True)
 class Judge:
-    """How predictions are compared: labels and mask rule of a data set, and the settings of judging."""
+    """How predictions are compared: labels and mask rule of a data set, and the settings of judging.
+
+    counted: for each class of the network, the class of `data.labels` that it counts as; None: they are the same.
+    Classes that none counts as are not scored.
+    """
 
     data: DataRecipe
     settings: EvaluateRecipe
+    counted: tuple[int, ...] | None = None
 
     def rows(
         self,
@@ -55,7 +61,7 @@ class Judge:
         """A row for each case, or for each volume where the cases are slices of volumes, and foreground class.
 
         reader, reports: what a package that reads is shown, a report for each case. predictions: folder for PNGs of
-        class indices, one a slice.
+        the network's class indices, one a slice.
         """
         rows: list[Row] = []
         texts = {} if reports is None else {case.name: text for case, text in zip(cases, reports, strict=True)}
@@ -70,7 +76,7 @@ class Judge:
                 classes = probability.argmax(0).astype(np.uint8)
                 if predictions is not None:
                     write_prediction(predictions / f"{case.name}.png", classes)
-                predicted.append(classes)
+                predicted.append(classes if self.counted is None else np.array(self.counted, np.uint8)[classes])
                 data = self.data
                 reference.append(decode_mask(stored, data.labels, data.mask_rule, case.mask, data.ignore))
                 done += 1
@@ -115,7 +121,9 @@ class Judge:
     def scores(self, predicted: np.ndarray, reference: np.ndarray, spacing: Spacing) -> Iterator[Row]:
         """The metrics of each foreground class; pixels whose label is to be ignored count neither way."""
         valid = reference != IGNORED
-        for number, name in enumerate(list(self.data.labels)[1:], start=1):
+        for number, name in enumerate(self.data.labels):
+            if number == 0 or (self.counted is not None and number not in self.counted):
+                continue
             found = (predicted == number) & valid
             yield {"class": name, **case_metrics(found, reference == number, spacing, self.settings.tolerance)}
 
@@ -132,84 +140,52 @@ def _require_one_size(volume: str, shapes: Sequence[tuple[int, ...]]) -> None:
         )
 
 
-def units(cases: Sequence[Case], unit: str) -> list[tuple[str, tuple[Case, ...]]]:
-    """What one score is of: its name and its cases, a volume's slices in their order."""
-    if unit == "slice":
-        return [(case.name, (case,)) for case in cases]
-    if unit == "volume" and any(case.volume is None for case in cases):
-        raise RecipeError(
-            "the cases are no slices of volumes", where="evaluate.unit", found=unit, remedy="set evaluate.unit=auto"
-        )
-    return list(by_volume(cases).items())
-
-
-def scored(cases: Sequence[Case], unit: str) -> str:
-    """What one score is of, in one word: "volume", "slice" of a volume, or "case" where not all cases are slices."""
-    if not all(case.volume is not None for case in cases):
-        return "case"
-    return "slice" if unit == "slice" else "volume"
-
-
-def distances_in(cases: Sequence[Case], unit: str) -> str:
-    """The unit of the distances, told by the first case: "mm" where its file states a spacing, else "pixel", or "voxel"
-    where volumes are scored.
-    """
-    if scored(cases, unit) == "volume":
-        return "voxel" if volume_spacing(cases[0].image) is None else "mm"
-    return "pixel" if read_image(cases[0].image, cases[0].slice).geometry.spacing is None else "mm"
-
-
 def judge_seed(
+    package: Path,
     folder: Path,
-    recipe: Recipe,
-    cases: Sequence[Case],
+    judged: EvaluationSet,
     seed: int,
     reader: Reader | None,
     progress: Progress,
     name: str,
 ) -> None:
-    """Judge `folder/package`: writes `cases.csv`, `predictions/`, `cost.json`, and `probes.csv` where it reads reports.
+    """Judge a package: writes `cases.csv`, `predictions/`, and `probes.csv` where it reads reports, into `folder`.
 
-    A judgement that stands for the same weights, cases and settings is kept.
+    A judgement that stands for the same weights, cases and settings is kept. On the recipe's own data, `cost.json` as
+    well.
     """
-    settings = recipe.evaluate
-    known = fingerprints(cases)
-    key = {
-        "weights": hash_file(folder / "package" / "weights.safetensors"),
-        "cases": [[case.name, known[case.name], case.volume] for case in cases],
-        "labels": [[name, value] for name, value in recipe.data.labels.items()],
-        "mask_rule": recipe.data.mask_rule,
-        "ignore": recipe.data.ignore,
-        "tolerance": settings.tolerance,
-        "unit": settings.unit,
-        "probes": settings.probes,
-    }
+    key = {"weights": hash_file(package / "weights.safetensors"), **judged.key()}
     mark = folder / "judged.json"
     if mark.exists() and read_json(mark) == key:
         return
-    package = load_package(folder / "package")
-    reading = PRIVILEGES[package.needs].reading
+    cases, data, settings = judged.cases, judged.data, judged.settings
+    loaded = load_package(package)
+    values = Preprocessing.from_recipe(data)
+    shown = replace(loaded.preprocessing, normalize=values.normalize, clip=values.clip)
+    loaded = replace(loaded, preprocessing=shown)
+    reading = PRIVILEGES[loaded.needs].reading
     reader = reader if reading is not None else None
     reports = [case.words(reading.kind if reading is not None else "report") for case in cases]
-    judge = Judge(recipe.data, settings)
-    rows = judge.rows(package, cases, seed, reader, reports, folder / "predictions", callback(progress, name))
+    judge = Judge(data, settings, judged.counted)
+    rows = judge.rows(loaded, cases, seed, reader, reports, folder / "predictions", callback(progress, name))
     _write_rows(folder / "cases.csv", rows)
     probes: list[Row] = []
     if reading is not None and settings.probes:
         for probe, texts in reading.probes(reports, 0).items():  # every seed is probed with the same reports
             assert reader is not None
             changed = _differing(reader.batch(reports), reader.batch(texts))
-            shown, chosen = [texts[index] for index in changed], [cases[index] for index in changed]
+            wrong, chosen = [texts[index] for index in changed], [cases[index] for index in changed]
             counter = callback(progress, f"{name}, {probe.replace('_', ' ')} reports")
-            found = judge.rows(package, chosen, seed, reader, shown, None, counter)
+            found = judge.rows(loaded, chosen, seed, reader, wrong, None, counter)
             probes += [{**row, "probe": probe} for row in found]
     if probes:
         _write_rows(folder / "probes.csv", probes)
     else:
         (folder / "probes.csv").unlink(missing_ok=True)  # of an earlier judgement
-    image = torch.zeros(1, recipe.data.channels, *recipe.data.size)
-    condition = reader.batch(reports[:1]) if reader is not None else None
-    write_json(folder / "cost.json", {**measure_cost(package.network, image, condition), "needs": package.needs})
+    if not judged.name:
+        image = torch.zeros(1, data.channels, *data.size)
+        condition = reader.batch(reports[:1]) if reader is not None else None
+        write_json(folder / "cost.json", {**measure_cost(loaded.network, image, condition), "needs": loaded.needs})
     write_json(mark, key)
 
 

@@ -203,11 +203,12 @@ def _take(found: Path, target: Path, source: Path, card: dict[str, Any], seed: i
         return
     trained = found.parent / "done.json"
     facts = read_json(trained) if trained.is_file() else {"best": card.get("validation")}
-    if (found.parent / "judged.json").is_file():
+    for mark in (*found.parent.glob("judged.json"), *found.parent.glob("elsewhere/*/judged.json")):
+        place = target / mark.parent.relative_to(found.parent)
         for name in ("cases.csv", "probes.csv"):
-            _copy_table(found.parent / name, target / name, seed)
+            _copy_table(mark.parent / name, place / name, seed)
         for name in ("cost.json", "predictions", "judged.json"):
-            _copy(found.parent / name, target / name)
+            _copy(mark.parent / name, place / name)
     write_json(target / "done.json", {**facts, "source": str(source)})
     _replace_folder(found, target / "package")
 

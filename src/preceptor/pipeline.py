@@ -4,7 +4,6 @@ Every stage leaves files and is not redone when they are there. The same command
 stopped; a changed recipe or data set is refused with the differences.
 """
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from preceptor.data.case import Case, CaseSet, write_manifest
+from preceptor.data.splits import usable
 from preceptor.errors import DataError, RecipeError, StorageError
 from preceptor.learning.launch import cluster_rank
-from preceptor.preparing import embed_wordings, read_case_set, usable
+from preceptor.preparing import embed_wordings, read_case_set, require_wordings
 from preceptor.progress import Kind, Progress, callback, make_progress
 from preceptor.recipe import Recipe, read_recipe, validate_recipe
 from preceptor.resuming import (
@@ -28,6 +28,7 @@ from preceptor.resuming import (
 from preceptor.storage import read_json, write_json, write_text
 
 if TYPE_CHECKING:
+    from preceptor.evaluation_sets import EvaluationSet
     from preceptor.learning.arm import ArmJob
     from preceptor.learning.privilege import Reader
 
@@ -82,7 +83,9 @@ class Pipeline:
 
         check_arms(self.recipe)
         require_same_recipe(self.folder, self.recipe)
+        others = list(self.elsewhere.values())  # a wrong folder is told before the long checks
         self.check_data()
+        self.check_elsewhere(others)
         write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
         asked = [arm for arm in self.recipe.arms if _stage(arm) in stages]
         for seed in self.recipe.seeds:
@@ -177,10 +180,15 @@ class Pipeline:
 
         if not encodes_reports(self.recipe):
             return None
+        others = [judged.cases for judged in self.elsewhere.values() if judged.shows("report")]
         if self.recipe.reports.features:
-            return Path(self.recipe.reports.features)
+            path = Path(self.recipe.reports.features)
+            for cases in others:
+                require_wordings(cases, path)
+            return path
         path = self.folder / "reports.safetensors"
-        embed_wordings(self.recipe, self.usable, path, callback(self.progress, "embed reports"))
+        for cases in (self.usable, *others):
+            embed_wordings(self.recipe, cases, path, callback(self.progress, "embed reports"))
         return path
 
     def reader(self, arm: str) -> "Reader | None":
@@ -299,65 +307,62 @@ class Pipeline:
                     f"control's ({control:.3f}); distilling it may not help"
                 )
 
-    def judged(self) -> list[Case]:
-        """The cases of the splits on which arms are judged."""
+    @cached_property
+    def home(self) -> "EvaluationSet":
+        """The cases of the recipe's own splits on which arms are judged."""
+        from preceptor.evaluation_sets import home_set
+
         cases = [case for split in self.recipe.evaluate.splits for case in self.cases(split)]
         if not cases:
             raise DataError("no case to judge", where=f"evaluate.splits {self.recipe.evaluate.splits}")
-        return cases
+        return home_set(self.recipe, cases, self.case_set)
+
+    @cached_property
+    def elsewhere(self) -> "dict[str, EvaluationSet]":
+        """The other data sets on which arms are judged."""
+        from preceptor.evaluation_sets import other_set
+
+        return {name: other_set(self.recipe, name) for name in self.recipe.evaluate.elsewhere}
+
+    def check_elsewhere(self, others: "Sequence[EvaluationSet]") -> None:
+        """Check other data sets before any training, and refuse what networks learn from here."""
+        from preceptor.evaluation_sets import check_other_set
+
+        learned = [*self.cases("train"), *self.cases("val")]
+        for judged in others:
+            check_other_set(judged, self.recipe, learned, self.folder / judged.place, self.progress)
 
     def judge(self, arm: str) -> None:
-        """Judge every seed of an arm on the recipe's splits, and join the tables of the seeds."""
+        """Judge every seed of an arm on the recipe's splits and on other data, and join the tables of the seeds."""
         from preceptor.judging import join_tables, judge_seed
 
-        cases = self.judged()
-        for seed in self.recipe.seeds:
-            folder = self.place(arm, seed)
+        places = [self.place(arm, seed) for seed in self.recipe.seeds]
+        for folder, seed in zip(places, self.recipe.seeds, strict=True):
             if not (folder / "package").exists():
                 raise StorageError(
                     f"{arm} of seed {seed} is not trained yet",
                     where=folder,
                     remedy=f"give the command without --only, or with --only {arm}",
                 )
-            judge_seed(folder, self.recipe, cases, seed, self.reader(arm), self.progress, f"judge {arm}, seed {seed}")
-        places = [self.place(arm, seed) for seed in self.recipe.seeds]
-        join_tables(places, self.folder / arm)
+        for judged in (self.home, *self.elsewhere.values()):
+            if not judged.shows(self.recipe.privilege_of(arm)):
+                continue
+            for folder, seed in zip(places, self.recipe.seeds, strict=True):
+                name = f"judge {arm}, seed {seed}" + (f", on {judged.name}" if judged.name else "")
+                package, reader = folder / "package", self.reader(arm)
+                judge_seed(package, folder / judged.place, judged, seed, reader, self.progress, name)
+            join_tables([folder / judged.place for folder in places], self.folder / arm / judged.place)
 
     def summarise(self) -> Outcome:
         """summary.json, report.html and the student's package, from the files of the arms."""
         from preceptor.evaluation.report import write_report
-        from preceptor.evaluation.summary import summarise_run
-        from preceptor.judging import distances_in, scored
+        from preceptor.summarising import summary_of
 
-        found, cases = read_json(self.folder / "data.json"), self.judged()
-        summary = summarise_run(
-            self.folder,
-            self.recipe,
-            facts={arm: self.arm_facts(arm) for arm in self.recipe.arms},
-            data={key: value for key, value in found["facts"].items() if key != "root"},
-            leak=found["leak"],
-            unit=distances_in(cases, self.recipe.evaluate.unit),
-            scored=scored(cases, self.recipe.evaluate.unit),
-        )
+        summary = summary_of(self.folder, self.recipe, self.home)
         write_json(self.folder / "summary.json", summary)
         self.ship(summary)
         report = write_report(self.folder, self.case_set.root)
         return Outcome(self.folder, summary, report)
-
-    def arm_facts(self, arm: str) -> dict[str, Any]:
-        """Cost and training of an arm: the medians of what its seeds measured, and what its network needs."""
-        places = [self.place(arm, seed) for seed in self.recipe.seeds]
-        costs, done = ([read_json(place / name) for place in places] for name in ("cost.json", "done.json"))
-        facts = {
-            name: statistics.median(item[name] for item in items)
-            for items, names in (
-                (costs, ("parameters", "gflops", "latency_ms", "memory_mb")),
-                (done, ("epochs", "minutes")),
-            )
-            for name in names
-            if all(name in item for item in items)
-        }
-        return {**facts, "parameters": int(facts["parameters"]), "needs": costs[0]["needs"]}
 
     def ship(self, summary: dict[str, Any]) -> None:
         """The package of the run: the student of the seed with the best validation Dice (the control without one)."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from preceptor.data.attributes import read_attributes
 from preceptor.data.case import Case, CaseSet
 from preceptor.data.layouts import read_cases
-from preceptor.data.splits import assign_splits
+from preceptor.data.splits import usable
 from preceptor.errors import DataError, RecipeError
 from preceptor.progress import Progress, callback
 from preceptor.recipe import Recipe
-from preceptor.recipe_data import DataRecipe, ReportRecipe
+from preceptor.recipe_data import ReportRecipe
 from preceptor.text.attributes import coded
 
 if TYPE_CHECKING:
@@ -67,21 +67,13 @@ def with_attributes(case_set: CaseSet, reports: ReportRecipe) -> CaseSet:
     return replace(case_set, cases=cases, findings=tuple(findings))
 
 
-def usable(cases: Sequence[Case], data: DataRecipe) -> tuple[Case, ...]:
-    """The cases that take part, with their splits: those with a mask, and with "" for a report that may be missing."""
-    empty = data.missing_text == "empty"
-    return tuple(
-        replace(case, report="") if case.report is None and empty else case
-        for case in assign_splits(cases, data.split)
-        if case.mask is not None and case.split
-    )
-
-
 def embed_reports(recipe: Recipe, path: Path, progress: Progress) -> "ReportFeatures":
-    """Embed every wording that a run of the recipe will ask for into the file `path`.
+    """Embed every wording that a run of the recipe will ask for into the file `path`, on other data sets as well.
 
     Raises DataError where no case has a report.
     """
+    from preceptor.evaluation_sets import other_set
+
     cases = usable(read_case_set(recipe, progress).cases, recipe.data)
     if not any(case.report for case in cases):
         raise DataError(
@@ -89,7 +81,11 @@ def embed_reports(recipe: Recipe, path: Path, progress: Progress) -> "ReportFeat
             where=recipe.data.root,
             remedy="`preceptor check` tells which table of reports each layout has, and what is wrong with it",
         )
-    return embed_wordings(recipe, cases, path, callback(progress, "embed reports"))
+    features = embed_wordings(recipe, cases, path, callback(progress, "embed reports"))
+    for judged in (other_set(recipe, name) for name in recipe.evaluate.elsewhere):
+        if judged.shows("report"):
+            features = embed_wordings(recipe, judged.cases, path, callback(progress, f"embed reports of {judged.name}"))
+    return features
 
 
 def embed_wordings(recipe: Recipe, cases: Sequence[Case], path: Path, counter: Any) -> "ReportFeatures":
@@ -97,9 +93,20 @@ def embed_wordings(recipe: Recipe, cases: Sequence[Case], path: Path, counter: A
     from preceptor.data.augmentation import report_variants
     from preceptor.text.encoders import build_encoder
     from preceptor.text.features import embed
+
+    wanted = _judged_wordings(cases) | set(report_variants(cases, recipe.augment))
+    return embed(sorted(wanted), build_encoder(recipe.reports), path, counter)
+
+
+def require_wordings(cases: Sequence[Case], path: Path) -> None:
+    """Raise DataError that lists the wordings which judging these cases takes and the file of features lacks."""
+    from preceptor.text.features import ReportFeatures
+
+    ReportFeatures(path).batch(sorted(_judged_wordings(cases)))
+
+
+def _judged_wordings(cases: Sequence[Case]) -> set[str]:
     from preceptor.text.probes import wrong_reports
 
     reports = [case.report or "" for case in cases]
-    wrong = wrong_reports(reports, 0)
-    wanted = {*reports, *report_variants(cases, recipe.augment), *(text for texts in wrong.values() for text in texts)}
-    return embed(sorted(wanted), build_encoder(recipe.reports), path, counter)
+    return {*reports, *(text for texts in wrong_reports(reports, 0).values() for text in texts)}

@@ -26,9 +26,10 @@ from preceptor.recipe_data import (
     ReportRecipe,
     Share,
 )
+from preceptor.recipe_evaluate import EvaluateRecipe
 from preceptor.recipe_faults import FieldsOf, explain
 
-WHOLE = ("labels", "taps", "named")
+WHOLE = ("labels", "classes", "taps", "named")
 """Dictionaries that a recipe which extends another gives anew."""
 
 
@@ -148,23 +149,6 @@ class DistillRecipe(Part):
     options: dict[str, Any] = Field(default={})
 
 
-class EvaluateRecipe(Part):
-    """Judging. tolerance: of the surface Dice, in mm (pixels where no spacing is known). bootstrap: resamples.
-
-    unit: what one score is of; "auto" takes whole volumes where cases are slices of volumes.
-
-    margin: a teacher whose Dice falls by less than this with wrong reports is called text-blind.
-    """
-
-    splits: list[Literal["train", "val", "test"]] = Field(default=["test"])
-    tolerance: NonNegative = 2.0
-    bootstrap: PositiveInt = 2000
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    probes: bool = True
-    margin: NonNegative = 0.01
-    unit: Literal["auto", "slice", "volume"] = "auto"
-
-
 class Recipe(Part):
     """One experiment: data, reports, teacher, student, distillers, training, judging, seeds."""
 
@@ -208,6 +192,10 @@ class Recipe(Part):
             if part.teacher is not None and part.teacher not in self.teachers:
                 known = ", ".join(self.teachers) or "none, since there is one `teacher`: leave the key out"
                 raise ValueError(f"distill.{index}.teacher: there is no teacher {part.teacher!r}; known are {known}")
+        for name, other in self.evaluate.elsewhere.items():
+            faults = other.class_faults(self.data.labels)
+            if faults:
+                raise ValueError(f"evaluate.elsewhere.{name}.classes: {'; '.join(faults)}")
         return self
 
     @property
@@ -324,7 +312,8 @@ def _find(source: str | Path, beside: Path | None) -> Path:
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `change` laid over it; dictionaries merge key by key, everything else is replaced.
 
-    `labels`, `taps` and `named` are replaced as wholes: those of another data set or network make no sense beside.
+    `labels`, `classes`, `taps` and `named` are replaced as wholes: those of another data set or network make no
+    sense beside.
     """
     result = dict(base)
     for key, value in change.items():

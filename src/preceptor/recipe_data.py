@@ -1,8 +1,9 @@
 """The parts of a recipe that describe data: files, splits, reports and augmentation."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -12,6 +13,23 @@ IGNORED = 255
 """The class index of pixels that take no part: those of the values of `data.ignore`."""
 
 Normalisation = Literal["zscore", "unit", "symmetric", "none", "volume_minmax", "volume_zscore", "volume_percentile"]
+
+
+Clip = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+def _pattern(text: str) -> str:
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from None
+    if groups > 1:
+        raise ValueError(f"{text!r} has {groups} groups in brackets, expected one, or none for all that fits: (?:...)")
+    return text
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+"""A regular expression; what its one pair of brackets, or without brackets the whole of it, finds in a name."""
 
 
 class Part(BaseModel):
@@ -53,19 +71,15 @@ class PhantomRecipe(Part):
     seed: int = 0
 
 
-class DataRecipe(Part):
-    """Where the cases are and how an image becomes an array.
+class FilesRecipe(Part):
+    """Where the cases of a data set are, and what its masks and file names mean.
 
     labels: class name to stored mask value (a list of values, or a colour "#rrggbb"); the first is the background.
     mask_rule: "exact" (every stored value is declared), "threshold" (binary: above half of the largest),
     "eq255" (TextFreeKD), "bilinear_gt0" (LViT, C2FVL). ignore: stored mask values whose pixels take no part in
-    training, validation and scores; under "exact" only. image_size: the network's input, height and width in pixels.
-    clip: [low, high] in stored values, as Hounsfield units, before all else. normalize: "zscore" (per image and
-    channel), "unit" (the range of the clip or of the type to 0..1), "symmetric" (0..1, or that range, to -1..1), "none"
-    (values as stored), or by the whole volume: "volume_minmax" (0..1), "volume_zscore", "volume_percentile" (2 to 98 %
-    to 0..1).
-    antialias: when an image is reduced.
-    missing_text: "empty" lets a case without report take part with an empty one.
+    training, validation and scores; under "exact" only. group_pattern: regular expression that finds the patient in the
+    name of a case, such as "^(.+)-IM"; it goes before groups.csv. missing_text: "empty" lets a case without report take
+    part with an empty one.
     """
 
     root: str = ""
@@ -84,18 +98,40 @@ class DataRecipe(Part):
     labels: dict[str, int | str | list[int]] = {}
     mask_rule: Literal["exact", "threshold", "eq255", "bilinear_gt0"] = "exact"
     ignore: list[int] = []
+    split: SplitRecipe = SplitRecipe()
+    group_pattern: Pattern | None = None
+    missing_text: Literal["error", "empty"] = "error"
+    drop_unpaired: bool = False
+    clip: Clip | None = None
+    licence: str = ""
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _fit(self) -> "FilesRecipe":
+        if self.clip is not None and self.clip[0] >= self.clip[1]:
+            raise ValueError("clip is [low, high] with low below high")
+        if self.ignore and self.mask_rule != "exact":
+            raise ValueError(f"ignore needs mask_rule: exact; {self.mask_rule} makes a class of every value")
+        return self
+
+
+class DataRecipe(FilesRecipe):
+    """The data set of a recipe, and how an image becomes an array.
+
+    image_size: the network's input, height and width in pixels.
+    clip: [low, high] in stored values, as Hounsfield units, before all else. normalize: "zscore" (per image and
+    channel), "unit" (the range of the clip or of the type to 0..1), "symmetric" (0..1, or that range, to -1..1), "none"
+    (values as stored), or by the whole volume: "volume_minmax" (0..1), "volume_zscore", "volume_percentile" (2 to 98 %
+    to 0..1).
+    antialias: when an image is reduced.
+    """
+
     image_size: PositiveInt | list[PositiveInt] = 224
     channels: PositiveInt = 3
     resize: Literal["bicubic", "bilinear"] = "bicubic"
     antialias: bool = True
-    clip: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     normalize: Normalisation = "zscore"
-    split: SplitRecipe = SplitRecipe()
-    missing_text: Literal["error", "empty"] = "error"
-    drop_unpaired: bool = False
     phantoms: PhantomRecipe | None = None
-    licence: str = ""
-    source: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -109,10 +145,6 @@ class DataRecipe(Part):
     def _pairs(self) -> "DataRecipe":
         if isinstance(self.image_size, list) and len(self.image_size) != 2:
             raise ValueError("image_size is one number or [height, width]")
-        if self.clip is not None and self.clip[0] >= self.clip[1]:
-            raise ValueError("clip is [low, high] with low below high")
-        if self.ignore and self.mask_rule != "exact":
-            raise ValueError(f"ignore needs mask_rule: exact; {self.mask_rule} makes a class of every value")
         return self
 
 

@@ -56,12 +56,10 @@ def require_same_recipe(folder: Path, recipe: Recipe) -> None:
 
     Before any arm has begun nothing was learned, and a changed recipe checks its data anew.
     """
-    path = folder / "recipe.yaml"
-    if not path.exists():
-        return
-    changed = differences(read_recipe(path).plain(), recipe.plain())
+    path, begun = folder / "recipe.yaml", any(folder.glob("*/seed-*"))
+    changed = differences(read_recipe(path).plain(), recipe.plain()) if path.exists() else []
     refused = [line for line in changed if not is_among(line, CHANGEABLE)]
-    if refused and not any(folder.glob("*/seed-*")):
+    if not begun and (refused or not path.exists()):
         (folder / "data.json").unlink(missing_ok=True)
     elif refused:
         raise RecipeError(

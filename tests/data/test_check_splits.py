@@ -86,8 +86,9 @@ def test_unknown_patients_are_a_warning_and_an_error_where_groups_are_required()
         (
             "warning",
             "groups",
-            "17 cases; cases of one patient may be in several splits; remedy: add groups.csv (case,group) or a `group` "
-            "column to the manifest; `data.split.groups: waived` says that each case is its own patient",
+            "17 cases; cases of one patient may be in several splits; remedy: add groups.csv (case,group), a `group` "
+            "column to the manifest, or `data.group_pattern`; `data.split.groups: waived` says that "
+            "each case is its own patient",
         )
     ]
     findings, _ = check_splits(cases(train=8, val=3, test=6), data("required"), {})

@@ -7,7 +7,7 @@ from preceptor.evaluation.comparison_text import answer, warnings
 from preceptor.evaluation.metrics import POLICY
 from preceptor.evaluation.ranking import Contestant, ranking
 from preceptor.evaluation.scores import scores_of
-from preceptor.recipe import EvaluateRecipe
+from preceptor.recipe_evaluate import EvaluateRecipe
 
 from .fabricate import fabricate_rows
 

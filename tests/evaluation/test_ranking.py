@@ -9,7 +9,7 @@ from preceptor.evaluation.ranking import Contestant, rank_stability, ranking
 from preceptor.evaluation.scores import METRICS, Scores, scores_of
 from preceptor.evaluation.statistics import BLOCK, holm
 from preceptor.evaluation.summary import gain_between
-from preceptor.recipe import EvaluateRecipe
+from preceptor.recipe_evaluate import EvaluateRecipe
 
 from .fabricate import fabricate_rows
 

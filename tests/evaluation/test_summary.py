@@ -8,7 +8,7 @@ from preceptor.errors import DataError
 from preceptor.evaluation.metrics import FAMILIES
 from preceptor.evaluation.scores import METRICS
 from preceptor.evaluation.summary import summarise
-from preceptor.recipe import EvaluateRecipe
+from preceptor.recipe_evaluate import EvaluateRecipe
 from preceptor.storage import write_json
 
 from .fabricate import fabricate_rows

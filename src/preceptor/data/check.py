@@ -7,7 +7,7 @@ beyond a few hundred bytes a case.
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,15 @@ STRETCH = 1.25
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found. facts: JSON-like; leak: of `leak.leak_score`, None where no case has a report."""
+    """What a check found. facts: JSON-like; leak: of `leak.leak_score`, None where no case has a report.
+
+    contents: case name to `content_hash` of its image; without unreadable and constant ones.
+    """
 
     findings: tuple[Finding, ...]
     facts: dict[str, Any]
     leak: dict[str, Any] | None
+    contents: dict[str, str] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -100,10 +104,11 @@ def check(
     inspections = list(_inspections(usable, case_set, data, progress, workers))
     findings += once_a_volume((item for seen in inspections for item in seen.findings), cases)
     images = [seen.image for seen in inspections if seen.image is not None]
+    contents = {image.case: image.content for image in images if image.content}
     for found, more in (
         _check_images(images, data, any(case.volume for case in cases)),
         check_masks([seen.mask for seen in inspections if seen.mask is not None], data, case_set.labels),
-        check_splits(cases, data, {image.case: image.content for image in images if image.content}),
+        check_splits(cases, data, contents),
         check_reports(cases, data, reports, encoder),
         check_attributes(cases, attributes) if attributes is not None else ([], {}),
     ):
@@ -114,7 +119,7 @@ def check(
         findings.append(finding("warning", "leak", "reports", leak["message"]))
     if overlays is not None:
         findings = add_overlays(findings, cases, overlays)
-    return CheckReport(tuple(findings), facts, leak)
+    return CheckReport(tuple(findings), facts, leak, contents)
 
 
 def _of_layout(case_set: CaseSet, reads: bool) -> list[Finding]:

@@ -59,7 +59,7 @@ def _groups(cases: Sequence[Case], data: DataRecipe) -> list[Finding]:
     if cases and all(case.group is None for case in cases):
         if rule == "waived":
             return []
-        remedy = "add groups.csv (case,group) or a `group` column to the manifest"
+        remedy = "add groups.csv (case,group), a `group` column to the manifest, or `data.group_pattern`"
         remedy += "" if rule == "required" else "; `data.split.groups: waived` says that each case is its own patient"
         found = f"{len(cases)} cases; cases of one patient may be in several splits{_alike(cases)}"
         return [finding("error" if rule == "required" else "warning", "no-groups", "groups", found, remedy)]

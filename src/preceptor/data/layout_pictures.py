@@ -2,7 +2,7 @@
 
     lvit        {Train,Val,Test}_Folder/img, labelcol, {Train,Val,Test}_text.xlsx (or Train_Val_text.xlsx for both)
     textfreekd  {Train,Val,Test}/Images, GTs; prompt/{train,val,test}.csv
-    folders     images/, masks/; optional reports.csv (case,report), splits.csv (case,split)
+    folders     images/, masks/ (or img/, labelcol/); optional reports.csv (case,report), splits.csv (case,split)
 
 Source: specification of text-annotated data sets, sections 1 and 2.
 """
@@ -20,6 +20,7 @@ from preceptor.recipe_data import DataRecipe
 
 _LVIT: tuple[tuple[str, Split], ...] = (("Train_Folder", "train"), ("Val_Folder", "val"), ("Test_Folder", "test"))
 _TEXTFREEKD: tuple[tuple[str, Split], ...] = (("Train", "train"), ("Val", "val"), ("Test", "test"))
+_FOLDERS = (("images", "masks"), ("img", "labelcol"))
 _IGNORED = {"thumbs.db", "desktop.ini"}
 
 
@@ -76,7 +77,10 @@ def textfreekd_parts(root: Path) -> list[Part]:
 
 
 def folders_parts(root: Path) -> list[Part]:
-    return [Part("", root / "images", root / "masks", (root / "reports.csv",), ("case", "report"))]
+    if root.name in dict(_LVIT):  # a part of an LViT set, whose reports are in tables of their own
+        return []
+    there = [(root / images, root / masks) for images, masks in _FOLDERS if (root / images).is_dir()]
+    return [Part("", images, masks, (root / "reports.csv",), ("case", "report")) for images, masks in there[:1]]
 
 
 def read_parts(

@@ -5,6 +5,7 @@ before all of them. All but the manifest take an optional groups.csv (case,group
 finding; only a root without any layout is an exception.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,7 +69,10 @@ LAYOUTS: dict[str, Layout] = {
         read_parts(textfreekd_parts),
     ),
     "folders": Layout(
-        "images beside masks", lambda root: (root / "images").is_dir(), read_parts(folders_parts), splits=True
+        "images beside masks, or img beside labelcol",
+        lambda root: bool(folders_parts(root)),
+        read_parts(folders_parts),
+        splits=True,
     ),
     "ssl4mis": Layout(
         "data/slices and data with h5 files beside train_slices.list, val.list, test.list",
@@ -138,6 +142,7 @@ def read_cases(data: DataRecipe, root: Path | str | None = None) -> CaseSet:
                 "the data root is a file", where=place, expected="a folder, or a manifest such as cases.csv"
             )
         cases = _distinct(list(expand_volumes(read_manifest(place))), findings)
+        cases = _grouped(cases, data.group_pattern, findings)
         return CaseSet(place.parent, "manifest", tuple(cases), tuple(findings))
     name = recognise(place) if data.layout == "auto" else data.layout
     layout = LAYOUTS[name]
@@ -146,6 +151,7 @@ def read_cases(data: DataRecipe, root: Path | str | None = None) -> CaseSet:
     cases = _distinct(layout.read(place, data, findings), findings)
     if name != "manifest":
         cases = _rooted(place, cases, findings, layout.splits)
+    cases = _grouped(cases, data.group_pattern, findings)
     if not cases:
         listed = [f"{item.where}: {item.message}" for item in findings]
         raise DataError("the data folder has no case", where=place, expected=layout.sign, offenders=listed)
@@ -190,6 +196,21 @@ def _distinct(cases: list[Case], findings: list[Finding]) -> list[Case]:
             volume = f"{case.split}-{volume}"
         result[name] = replace(case, name=name, volume=volume)
     return list(result.values())
+
+
+def _grouped(cases: list[Case], pattern: str | None, findings: list[Finding]) -> list[Case]:
+    """The cases in the groups that the recipe's pattern finds in their names; as they are where there is none."""
+    if pattern is None:
+        return cases
+    result = []
+    for case in cases:
+        found = re.search(pattern, case.name)
+        group = found and (found[1] if found.re.groups else found[0])
+        if not group:
+            remedy = "change `data.group_pattern` until it finds the patient in every name"
+            findings.append(finding("error", "no-group", case.name, f"{pattern!r} finds nothing in it", remedy))
+        result.append(replace(case, group=group or case.group))
+    return result
 
 
 def _rooted(root: Path, cases: list[Case], findings: list[Finding], splits: bool) -> list[Case]:

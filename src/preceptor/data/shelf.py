@@ -220,7 +220,8 @@ def _prepared(shelf: Shelf, classes: Classes) -> Iterator[tuple[np.ndarray, np.n
                 future.cancel()
 
 
-def _require_volume(case: Case, preprocessing: Preprocessing) -> None:
+def require_volume(case: Case, preprocessing: Preprocessing) -> None:
+    """Raise DataError where an image is to be scaled by its volume, but the volume's slices are files of their own."""
     if preprocessing.by_volume and case.volume is not None and case.slice is None:
         raise DataError(
             "a slice in a file of its own does not tell its volume's values",
@@ -233,7 +234,7 @@ def _require_volume(case: Case, preprocessing: Preprocessing) -> None:
 def _prepare(case: Case, preprocessing: Preprocessing, classes: Classes) -> tuple[np.ndarray, np.ndarray | None]:
     path = case.image
     try:
-        _require_volume(case, preprocessing)
+        require_volume(case, preprocessing)
         picture = read_image(path, case.slice)
         if is_grey(picture.pixels) and preprocessing.channels in (1, 3):
             single = picture.pixels if picture.pixels.ndim == 2 else picture.pixels[..., 0]

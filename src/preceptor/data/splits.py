@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from preceptor.data.case import Case, Split
 from preceptor.errors import DataError, RecipeError
-from preceptor.recipe_data import SplitRecipe
+from preceptor.recipe_data import FilesRecipe, SplitRecipe
 
 
 def assign_splits(cases: Sequence[Case], split: SplitRecipe) -> tuple[Case, ...]:
@@ -34,6 +34,16 @@ def assign_splits(cases: Sequence[Case], split: SplitRecipe) -> tuple[Case, ...]
     if split.rule == "named":
         return _named(cases, split)
     return _random(cases, split)
+
+
+def usable(cases: Sequence[Case], data: FilesRecipe) -> tuple[Case, ...]:
+    """The cases that take part, with their splits: those with a mask, and with "" for a report that may be missing."""
+    empty = data.missing_text == "empty"
+    return tuple(
+        replace(case, report="") if case.report is None and empty else case
+        for case in assign_splits(cases, data.split)
+        if case.mask is not None and case.split
+    )
 
 
 def tail_count(rows: int, validation: float) -> int:

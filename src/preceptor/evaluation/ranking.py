@@ -14,7 +14,7 @@ import numpy as np
 from preceptor.evaluation.scores import LOWER_IS_BETTER, METRICS, Scores
 from preceptor.evaluation.statistics import bootstrap, holm, resampled
 from preceptor.evaluation.summary import gain_between
-from preceptor.recipe import EvaluateRecipe
+from preceptor.recipe_evaluate import EvaluateRecipe
 
 
 @dataclass(frozen=True)

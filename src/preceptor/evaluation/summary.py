@@ -16,7 +16,8 @@ from preceptor.evaluation.metrics import FAMILIES, POLICY
 from preceptor.evaluation.scores import LOWER_IS_BETTER, MEANS, METRICS, Scores, common_cases, read_rows, scores_of
 from preceptor.evaluation.statistics import bootstrap, cohens_d, compare, holm, paired_test, rank_biserial
 from preceptor.evaluation.verdict import answer, reading, warnings
-from preceptor.recipe import EvaluateRecipe, Recipe
+from preceptor.recipe import Recipe
+from preceptor.recipe_evaluate import EvaluateRecipe
 
 if TYPE_CHECKING:
     from pandas import DataFrame
