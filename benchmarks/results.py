@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.comparison import comparison
 from benchmarks.tables import p_value, table, with_interval
+from preceptor.learning.privilege import PRIVILEGES
 
 COLUMNS = {
     "dice": "Dice, per case",
@@ -70,11 +71,14 @@ def block(run: Path) -> str:
     """The Markdown of one run: answer, arms, gains, probes, warnings, and what it was made with."""
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     made = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-    parts = [f"**{summary['answer']}**", arms(summary), gains(summary)]
+    parts = [f"**{summary['answer']}**", *judged(summary)]
     if summary["probes"]:
         parts.append(probes(summary["probes"]))
-    if summary["warnings"]:
-        parts.append("\n".join(f"- {warning}" for warning in summary["warnings"]))
+    for name, other in summary.get("elsewhere", {}).items():
+        of = f", of {other['groups']} patients" if other["groups"] else ""
+        head = f"On `{name}`, without any further training ({other['cases']} {other['scored']}s{of}):"
+        parts += [head, *judged(other)]
+    parts += ["\n".join(f"- {warning}" for warning in summary["warnings"])] if summary["warnings"] else []
     minutes = sum(arm["minutes"] * len(summary["seeds"]) for arm in summary["arms"].values() if "minutes" in arm)
     versions = ", ".join(f"{name} {version}" for name, version in made["packages"].items() if version)
     parts.append(
@@ -85,11 +89,32 @@ def block(run: Path) -> str:
     return "\n\n".join(parts)
 
 
+def judged(summary: dict[str, Any]) -> list[str]:
+    """The tables of one data set: arms, their classes where there are several, and gains."""
+    classes = [by_class(summary)] if len(summary["classes"]) > 1 else []
+    return [arms(summary), *classes, gains(summary)]
+
+
+def by_class(summary: dict[str, Any]) -> str:
+    """Dice and HD95 of each arm and class."""
+    names = summary["classes"]
+    told = [f"{title}, {name.replace('_', ' ')}" for title in ("Dice", "HD95") for name in names]
+    rows = [["arm", *told]]
+    for arm, found in summary["arms"].items():
+        cells = [
+            with_interval(found["per_class"][name][metric], digits)
+            for metric, digits in (("dice", 3), ("hd95", 1))
+            for name in names
+        ]
+        rows.append([arm, *cells])
+    return table(rows)
+
+
 def arms(summary: dict[str, Any]) -> str:
     """A row an arm, a column a metric, each with its interval."""
     rows = [["arm", "sees", "parameters", *COLUMNS.values()]]
     for name, arm in summary["arms"].items():
-        sees = "image and report" if arm["needs"] == "report" else "image"
+        sees = "image" if arm["needs"] == "none" else PRIVILEGES[arm["needs"]].sees
         cells = [with_interval(arm[metric], 1 if metric == "hd95" else 3) for metric in COLUMNS]
         rows.append([name, sees, f"{arm['parameters'] / 1e6:.2f} M", *cells])
     return table(rows)
@@ -99,11 +124,12 @@ def gains(summary: dict[str, Any]) -> str:
     """The differences between arms in Dice and IoU, with p-values as they are and after Holm's correction."""
     rows = [["gain", "metric", "difference", "p", "p, Holm", "effect d"]]
     for name, gain in summary["gains"].items():
-        for metric in ("dice", "iou", "dice_pooled"):
+        for metric in ("dice", "iou", "dice_pooled", "hd95"):
             entry = gain[metric]
             effect = "–" if entry["effect"] is None else f"{entry['effect']:.2f}"
             cells = [p_value(entry["p"]), p_value(entry["p_holm"]), effect]
-            rows.append([name.replace("_", " "), COLUMNS[metric], with_interval(entry, 3, sign=True), *cells])
+            difference = with_interval(entry, 1 if metric == "hd95" else 3, sign=True)
+            rows.append([name.replace("_", " "), COLUMNS[metric], difference, *cells])
     return table(rows)
 
 

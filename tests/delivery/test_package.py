@@ -154,12 +154,21 @@ def test_figures_are_added_to_the_card_afterwards(tmp_path, network):
 
 
 def test_card_does_not_tell_the_folders_of_the_machine(tmp_path, network):
-    recipe = {"name": "a", "data": {"root": "/home/jane/patients", "licence": "CC0"}, "teacher": {"source": "/secret"}}
+    taught = {"source": "/secret", "segmentor": {"name": "textdiff", "options": {"diffusion": "/home/jane/unet"}}}
+    recipe = {
+        "name": "a",
+        "data": {"root": "/home/jane/patients", "licence": "CC0", "source": "a paper"},
+        "teacher": taught,
+        "teachers": {"one": taught},
+        "control": {"source": "/secret"},
+        "reports": {"features": "/home/jane/features"},
+        "evaluate": {"elsewhere": {"there": {"root": "/home/jane/others"}}},
+    }
     folder = save(tmp_path / "package", network, card={"recipe": recipe})
     text = (folder / "package.json").read_text() + (folder / "README.md").read_text()
     assert "jane" not in text
     assert "secret" not in text
-    assert load_package(folder).card["recipe"]["data"] == {"licence": "CC0"}
+    assert load_package(folder).card["recipe"]["data"] == {"root": "", "licence": "CC0", "source": "a paper"}
 
 
 def test_run_folder_in_place_of_its_package_is_answered_with_the_package(saved):

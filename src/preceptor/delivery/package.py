@@ -186,18 +186,29 @@ def update_card(folder: Path | str, facts: Mapping[str, Any]) -> None:
     storage.write_json(folder / DESCRIPTION, content)
 
 
+PLACES = {"root": "", "folder": None, "features": None, "attributes": None, "diffusion": None}
+"""Keys of a recipe that name files or folders, at any depth, and what a card says instead."""
+
+
 def _public(card: Mapping[str, Any]) -> dict[str, Any]:
     """The card without the folders of the machine that it was made on, which may name people or patients."""
     result = dict(card)
     if isinstance(recipe := result.get("recipe"), Mapping):
-        hidden = {"data": {"root"}, "teacher": {"source"}, "cache": {"folder"}}
-        result["recipe"] = {
-            key: {k: v for k, v in part.items() if k not in hidden[key]}
-            if key in hidden and isinstance(part, Mapping)
-            else part
-            for key, part in recipe.items()
-        }
+        result["recipe"] = _without_places(recipe)
     return result
+
+
+def _without_places(part: Any) -> Any:
+    if not isinstance(part, Mapping):
+        return part
+    found = {key: PLACES[key] if key in PLACES else _without_places(value) for key, value in part.items()}
+    for key in ("teacher", "control"):
+        if isinstance(found.get(key), Mapping) and "source" in found[key]:
+            found[key]["source"] = None
+    for teacher in found["teachers"].values() if isinstance(found.get("teachers"), Mapping) else ():
+        if isinstance(teacher, Mapping) and "source" in teacher:
+            teacher["source"] = None  # type: ignore[index]
+    return found
 
 
 def _load(folder: Path, where: Path) -> Package:
