@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+RESULTS := demo monuseg covid-cxr acdc sikd c2fvl-phantoms c2fvl-covid-cxr textdiff
 
 .PHONY: demo test test-slow check docs benchmark results wheel clean
 
@@ -35,7 +36,12 @@ results: $(READY)
 	$(BIN)/preceptor run textfreekd/monuseg --set data.root=$(PRECEPTOR_DATA)/monuseg-text/MoNuSeg --out runs/monuseg
 	$(BIN)/preceptor run textfreekd/covid-cxr --set data.root=$(PRECEPTOR_DATA)/covid-cxr-infection-text --out runs/covid-cxr
 	$(BIN)/preceptor compare zoo/acdc --set recipe.data.root=$(PRECEPTOR_DATA)/acdc-h5 --jobs 2 --out runs/acdc
-	$(BIN)/python -m benchmarks.results runs/demo runs/monuseg runs/covid-cxr runs/acdc --write docs/results.md --readme README.md
+	$(BIN)/preceptor run sikd/acdc-sunnybrook --set data.root=$(PRECEPTOR_DATA)/acdc-h5/ACDC --set evaluate.elsewhere.sunnybrook.root=$(PRECEPTOR_DATA)/sunnybrook-lv/Part1 --out runs/sikd
+	$(BIN)/preceptor run c2fvl/phantoms --out runs/c2fvl-phantoms
+	$(BIN)/preceptor run c2fvl/covid-cxr --set data.root=$(PRECEPTOR_DATA)/covid-cxr-infection-text --out runs/c2fvl-covid-cxr
+	$(BIN)/preceptor pretrain-diffusion textdiff/monuseg --set data.root=$(PRECEPTOR_DATA)/monuseg-text/MoNuSeg --out runs/monuseg-diffusion
+	$(BIN)/preceptor compare textdiff/monuseg --set recipe.data.root=$(PRECEPTOR_DATA)/monuseg-text/MoNuSeg --jobs 2 --out runs/textdiff
+	$(BIN)/python -m benchmarks.results $(RESULTS:%=runs/%) --write docs/results.md --readme README.md
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel
