@@ -16,6 +16,7 @@ from preceptor.pipeline import run
 from preceptor.recipe import read_recipe
 from preceptor.recipe_diffusion import read_diffusion_recipe
 from preceptor.segmentors.diffusion import DiffusionShape, diffusion_unet, write_diffusion
+from preceptor.storage import hash_file
 
 from .published_folders import DATA_SETS
 
@@ -78,6 +79,13 @@ def test_a_published_recipe_runs_and_its_student_needs_neither_report_nor_diffus
         "control": "none",
         "student": "none",
     }
+    teacher = load_package(tmp_path / "run" / "teacher" / "seed-0" / "package")
+    assert teacher.segmentor["options"]["diffusion_hash"] == hash_file(diffusion)
+    taken = [*SMALL, *places, f"teacher.source={json.dumps(str(tmp_path / 'run'))}"]
+    run(read_recipe("textdiff/monuseg-published", taken), tmp_path / "taken", only=["teacher"])
+    write_diffusion(diffusion, SHAPE, {name: tensor + 1 for name, tensor in diffusion_unet(SHAPE).state_dict().items()})
+    with pytest.raises(StorageError, match="not the one that the classifier was trained on"):
+        load_package(tmp_path / "run" / "teacher" / "seed-0" / "package")
     diffusion.unlink()
     monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
     package = load_package(tmp_path / "run" / "package")

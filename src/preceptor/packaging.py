@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preceptor.delivery.package import load_package, save_package, update_card
+from preceptor.delivery.package import Package, load_package, save_package, update_card
 from preceptor.errors import DataError, RecipeError, StorageError
 from preceptor.evaluation.scores import read_rows
 from preceptor.learning.arm import build_network, check_same_view, preprocessing_of, segmentor_of
@@ -23,6 +23,7 @@ def package_arm(folder: Path, recipe: Recipe, arm: str, seed: int, reader: Reade
     network = build_network(segmentor, seed)
     state, _ = read_tensors(folder / "best.safetensors")
     network.load_state_dict(state)
+    segmentor["options"] |= network.pinned()
     done = read_json(folder / "done.json")
     card = {
         "name": recipe.name,
@@ -64,7 +65,7 @@ def take_teacher(source: Path, target: Path, recipe: Recipe, arm: str, seed: int
     found = _find_teacher(source, arm, seed)
     package = load_package(found)
     check_same_view(recipe, package, found)
-    _require_same_network(package.segmentor, recipe.segmentor_of(arm), found, whole="imported" not in package.card)
+    _require_same_network(package, recipe.segmentor_of(arm), found)
     wanted = recipe.privilege_of(arm)
     if package.needs != wanted:
         raise RecipeError(
@@ -108,15 +109,17 @@ def _find_teacher(source: Path, arm: str, seed: int) -> Path:
     return source
 
 
-def _require_same_network(theirs: dict[str, Any], ours: SegmentorRecipe, where: Path, *, whole: bool) -> None:
+def _require_same_network(package: Package, ours: SegmentorRecipe, where: Path) -> None:
     """Refuse a teacher of another network than the recipe's; an option that is left out has its default.
 
-    whole: False compares the name alone, for an imported package, whose dimensions are those of its checkpoint.
+    Of an imported package the name alone is compared, since its dimensions are those of its checkpoint; of a file that
+    is no part of the package, the content.
     """
-    if not whole and theirs["name"] == ours.name:
+    theirs, pinned = package.segmentor, package.network.pinned()
+    if "imported" in package.card and theirs["name"] == ours.name:
         return
     made_of = [
-        {"name": name, "size": size, "options": _options(name, options) if theirs["name"] == ours.name else {}}
+        {"name": name, "size": size, "options": _options(name, options, pinned) if theirs["name"] == ours.name else {}}
         for name, size, options in (
             (theirs["name"], theirs["size"], theirs["options"]),
             (ours.name, ours.size, ours.model_dump(mode="json")["options"]),
@@ -132,8 +135,11 @@ def _require_same_network(theirs: dict[str, Any], ours: SegmentorRecipe, where: 
         )
 
 
-def _options(name: str, given: dict[str, Any]) -> dict[str, Any]:
+def _options(name: str, given: dict[str, Any], pinned: Mapping[str, Any]) -> dict[str, Any]:
     every = {**segmentors.options(name), **given}
+    for key in [key for key in pinned if f"{key}_hash" in pinned]:
+        place = every.pop(key)
+        every[f"{key}_hash"] = hash_file(place) if place and Path(place).is_file() else pinned[f"{key}_hash"]
     return {key: list(v) if isinstance(v, tuple) else v for key, v in every.items() if key != "pretrained"}
 
 

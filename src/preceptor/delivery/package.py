@@ -201,13 +201,13 @@ def _public(card: Mapping[str, Any]) -> dict[str, Any]:
 def _without_places(part: Any) -> Any:
     if not isinstance(part, Mapping):
         return part
-    found = {key: PLACES[key] if key in PLACES else _without_places(value) for key, value in part.items()}
-    for key in ("teacher", "control"):
-        if isinstance(found.get(key), Mapping) and "source" in found[key]:
-            found[key]["source"] = None
-    for teacher in found["teachers"].values() if isinstance(found.get("teachers"), Mapping) else ():
-        if isinstance(teacher, Mapping) and "source" in teacher:
-            teacher["source"] = None  # type: ignore[index]
+    found: dict[str, Any] = {
+        key: PLACES[key] if key in PLACES else _without_places(value) for key, value in part.items()
+    }
+    taken = [found.get("teacher"), found.get("control"), *(found.get("teachers") or {}).values()]
+    for arm in taken:
+        if isinstance(arm, dict) and "source" in arm:
+            arm["source"] = None
     return found
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +89,12 @@ class Segmentor(nn.Module):
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Segmentation:
         """image: [B, in_channels, H, W] float, normalised; condition: as `self.condition` says, or None."""
         raise NotImplementedError
+
+    def pinned(self) -> dict[str, Any]:
+        """Options that a package of this network holds beside those that it was built with: where a file lies that is
+        no part of the package, and under the same name with `_hash` its SHA-256.
+        """
+        return {}
 
     # A network with a part that never learns and sees the image alone implements the next four, so that what that part
     # answers can be computed once and kept (`learning.cache`); forward(image, condition) must equal

@@ -7,6 +7,7 @@ hash. Features that were computed before can be given in place of images. Source
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -38,8 +39,8 @@ class TextDiffFree(Segmentor):
 
     Images are expected in [-1, 1]. diffusion: file of the frozen U-Net's weights (`diffusion.write_diffusion`); left
     out, a U-Net of the dial's shape with random weights that are always the same, which is of use for tests alone.
-    diffusion_hash: what the file's SHA-256 must be. blocks: decoder blocks to tap, "monuseg" or "qata" for those of
-    the paper; left out, the last at each stride from 8 to 1, and "monuseg" on the published shape. steps, noise_seed:
+    diffusion_hash: what the file's SHA-256 must be, which packages tell. blocks: decoder blocks to tap, "monuseg" or
+    "qata" for those of the paper; left out, the last at each stride from 8 to 1, and "monuseg" on the published shape. steps, noise_seed:
     timesteps, and the seed of the noise that all images share. bgr: the U-Net is shown blue first, as the original
     does. width, heads, head_width, decoder_widths, hierarchical, independent: of the classifier, see `PixelClassifier`.
 
@@ -73,6 +74,9 @@ class TextDiffFree(Segmentor):
             raise RecipeError("only images of three channels have an order of colours", where="bgr", found=in_channels)
         # A tuple, so that the U-Net is in no state dict, no optimiser and no count of parameters.
         self._frozen = (frozen,)
+        self._pinned: dict[str, Any] = {}
+        if diffusion is not None:
+            self._pinned = {"diffusion": str(Path(diffusion).resolve()), "diffusion_hash": hash_file(diffusion)}
         self.in_channels, self.classes, self.divisor, self.bgr = in_channels, classes, frozen.shape.divisor, bgr
         _, *dial = DIAL[size]
         given = {"width": width, "heads": heads, "head_width": head_width, "decoder_widths": decoder_widths}
@@ -96,6 +100,10 @@ class TextDiffFree(Segmentor):
         """The U-Net goes where the classifier goes."""
         self.frozen._apply(fn, recurse)
         return super()._apply(fn, recurse)
+
+    def pinned(self) -> dict[str, Any]:
+        """The file of the U-Net, if there is one."""
+        return dict(self._pinned)
 
     def frozen_maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """image: [B, in_channels, H, W] -> the frozen maps [B, C_k, h_k, w_k], float32, without gradient.
