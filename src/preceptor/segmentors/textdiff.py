@@ -40,9 +40,10 @@ class TextDiffFree(Segmentor):
     Images are expected in [-1, 1]. diffusion: file of the frozen U-Net's weights (`diffusion.write_diffusion`); left
     out, a U-Net of the dial's shape with random weights that are always the same, which is of use for tests alone.
     diffusion_hash: what the file's SHA-256 must be, which packages tell. blocks: decoder blocks to tap, "monuseg" or
-    "qata" for those of the paper; left out, the last at each stride from 8 to 1, and "monuseg" on the published shape. steps, noise_seed:
-    timesteps, and the seed of the noise that all images share. bgr: the U-Net is shown blue first, as the original
-    does. width, heads, head_width, decoder_widths, hierarchical, independent: of the classifier, see `PixelClassifier`.
+    "qata" for those of the paper; left out, the last at each stride from 8 to 1, and "monuseg" on the published shape.
+    steps, noise_seed: timesteps, and the seed of the noise that all images share. bgr: the U-Net is shown blue first,
+    as the original does. width, heads, head_width, decoder_widths, hierarchical, independent: of the classifier, see
+    `PixelClassifier`.
 
     Taps: fused0, fused1, ... (each scale after fusion, deep to shallow), decoder0 and decoder1 at stride 1.
     Raises RecipeError for impossible options, StorageError for a file that is missing or another, UserError where
