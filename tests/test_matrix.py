@@ -93,6 +93,8 @@ def test_only_leaves_the_named_runs_and_what_they_need() -> None:
     assert students == ["a--reads--kd", "a--large--kd", "b--large--two"]
     found = planned(only=["a--large--*"])
     assert set(found) == {"teacher-large", "control-a", "a--large--kd", "a--large--two"}
+    found = planned(only=["a--large--kd", "teacher-reads", "control-b"])
+    assert list(found) == ["teacher-large", "teacher-reads", "control-a", "control-b", "a--large--kd"]
 
 
 @pytest.mark.parametrize("pattern", ["a--large", "c--*--kd", "a--large--kd--x"])

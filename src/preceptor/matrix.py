@@ -48,7 +48,8 @@ class StudentRecipe(SegmentorRecipe):
 class Matrix(Part):
     """What is compared. recipe: what all runs share, as a recipe without teacher, student and distillers; it may
     `extends` another. distillers: each a list of distillers that are used together. only: runs to make, as
-    `student--teacher--distiller` with * for any; all where empty. teacher_seeds: seeds of the teachers, those of the
+    `student--teacher--distiller` with * for any, or a teacher or control by itself as `teacher-NAME` or `control-NAME`;
+    all where empty. teacher_seeds: seeds of the teachers, those of the
     students where left out; a student of a seed that its teacher lacks learns from the teacher's first.
     """
 
@@ -144,11 +145,13 @@ def cells(matrix: Matrix, folder: Path) -> list[Cell]:
     first = next(iter(matrix.students))
     found: list[Cell] = []
     content: dict[str, Any]
-    for name in dict.fromkeys(teacher for _, teacher, _ in chosen):
+    teachers = [name for name in matrix.teachers if f"teacher-{name}" in matrix.only]
+    controls = [name for name in matrix.students if f"control-{name}" in matrix.only]
+    for name in dict.fromkeys([*(teacher for _, teacher, _ in chosen), *teachers]):
         content = {**_student(matrix, first), "teacher": _teacher(matrix, name, first)}
         recipe = _recipe(matrix, f"teacher-{name}", content, matrix.teacher_seeds)
         found.append(Cell(f"teacher-{name}", "teacher", recipe, ("teacher", "evaluate"), teacher=name))
-    for name in dict.fromkeys(student for student, _, _ in chosen):
+    for name in dict.fromkeys([*(student for student, _, _ in chosen), *controls]):
         recipe = _recipe(matrix, f"control-{name}", _student(matrix, name))
         found.append(Cell(f"control-{name}", "control", recipe, student=name))
     for student, teacher, distiller in chosen:
@@ -194,13 +197,16 @@ def _plain(part: Part) -> dict[str, Any]:
 def _chosen(matrix: Matrix) -> list[tuple[str, str, str]]:
     """(student, teacher, distiller) of every run that `only` leaves."""
     every = list(itertools.product(matrix.students, matrix.teachers, matrix.distillers))
-    idle = [pattern for pattern in matrix.only if not any(_fits(pattern, names) for names in every)]
+    alone = {f"teacher-{name}" for name in matrix.teachers} | {f"control-{name}" for name in matrix.students}
+    idle = [
+        pattern for pattern in matrix.only if pattern not in alone and not any(_fits(pattern, names) for names in every)
+    ]
     if idle:
         raise RecipeError(
             "no run of the matrix is called so",
             where="only",
             offenders=idle,
-            expected="student--teacher--distiller, with * for any",
+            expected="student--teacher--distiller, with * for any, teacher-NAME or control-NAME",
             remedy="the names are the keys of students, teachers and distillers: "
             + "; ".join(", ".join(part) for part in (matrix.students, matrix.teachers, matrix.distillers)),
         )
