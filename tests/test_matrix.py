@@ -168,5 +168,7 @@ def test_a_shipped_matrix_has_a_description_and_valid_runs(name: str) -> None:
 
     matrix = read_matrix(name)
     assert matrix.description
+    brought = [name for name, teacher in matrix.teachers.items() if "diffusion" in teacher.segmentor.options]
+    matrix = read_matrix(name, [f"teachers.{teacher}.segmentor.options.diffusion=null" for teacher in brought])
     for cell in cells(matrix, HERE):
         check_arms(cell.recipe)
