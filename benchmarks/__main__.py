@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: all benchmarks in a few tables. Options: --quick, --only NAME, --json FILE, --write FILE."""
+"""`python -m benchmarks`: all benchmarks in a few tables. Options: --quick, --full, --only NAME, --json and --write FILE."""
 
 import argparse
 import importlib
@@ -18,6 +18,8 @@ BENCHMARKS = (
     "segmentors",
     "monai_baseline",
     "c2fvl",
+    "textdiff",
+    "textdiff_features",
     "loading",
     "start",
 )
@@ -28,6 +30,7 @@ def main() -> None:
     """Run what was asked for and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds of small networks: to see that all works")
+    parser.add_argument("--full", action="store_true", help="also with TextDiff's published U-Net: minutes, and 8 GB")
     parser.add_argument("--only", action="append", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="also write machine and rows as JSON")
@@ -42,7 +45,7 @@ def main() -> None:
             around_block(asked.write)  # better now than after ten minutes
         except ValueError as error:
             parser.error(str(error))
-    rows = [row for name in asked.only or BENCHMARKS for row in run(name, asked.quick, asked.seed)]
+    rows = [row for name in asked.only or BENCHMARKS for row in run(name, asked.quick, asked.seed, asked.full)]
     machine = describe(asked.quick, asked.seed)
     text = render(rows, machine)
     print(text)
@@ -55,7 +58,7 @@ def main() -> None:
         write_block(asked.write, text)
 
 
-def run(name: str, quick: bool, seed: int) -> list[Any]:
+def run(name: str, quick: bool, seed: int, full: bool = False) -> list[Any]:
     """The rows of one benchmark, with the memory of the contenders that the file names."""
     from benchmarks.memory import peaks
     from benchmarks.scene import Setting
@@ -64,7 +67,7 @@ def run(name: str, quick: bool, seed: int) -> list[Any]:
     began = time.monotonic()
     module = importlib.import_module(f"benchmarks.{name}")
     with tempfile.TemporaryDirectory() as folder:
-        rows = list(module.rows(Setting(quick, seed, Path(folder))))
+        rows = list(module.rows(Setting(quick, seed, Path(folder), full)))
     for place, row in enumerate(rows):
         if isinstance(row, Row) and row.weigh:
             ours, baseline = peaks(name, seed, quick)

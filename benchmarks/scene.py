@@ -26,11 +26,15 @@ LOSS = segmentation_loss("dice_ce")
 
 @dataclass(frozen=True)
 class Setting:
-    """quick: few rounds of small networks, to see that all works. folder: for what is written, removed afterwards."""
+    """quick: few rounds of small networks, to see that all works. folder: for what is written, removed afterwards.
+
+    full: with what takes minutes a round, too.
+    """
 
     quick: bool
     seed: int
     folder: Path
+    full: bool = False
 
     @property
     def sizes(self) -> dict[str, int]:

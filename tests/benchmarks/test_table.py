@@ -151,10 +151,11 @@ def test_the_command_prints_every_comparison(tmp_path: Path) -> None:
     written = json.loads(out.read_text(encoding="utf-8"))
     rows, lines = written["rows"], written["lines"]
     names = " ".join(row["name"] for row in rows)
-    for part in ("training step", "distillation step", "float32 NCHW", "Dice", "BERT", "MONAI", "loader", "--help"):
+    parts = ["training step", "distillation step", "float32 NCHW", "Dice", "BERT", "MONAI", "loader", "--help"]
+    for part in (*parts, "C2FVL", "TextDiff's classifier", "TextDiff's features", "kept features", "latency"):
         assert part in names
     assert all(row["ours"] > 0 for row in rows if row["unit"] != "Dice")
     assert sum(row["memory"] is not None for row in rows) == 5
     assert all(row["name"] in done.stdout for row in rows)
-    assert {line["table"].partition(" ")[0] for line in lines} == {"Distillers", "Segmentors"}
+    assert {line["table"].partition(" ")[0] for line in lines} == {"Distillers", "Segmentors", "TextDiff's"}
     assert {line["name"] for line in lines} >= {*DISTILLERS, *SEGMENTORS}

@@ -1,7 +1,12 @@
-"""The baseline of TextDiff's classifier does the same arithmetic as ours: answers and gradients agree."""
+"""The baseline of TextDiff's classifier does the same arithmetic as ours, and the maps are the published ones."""
 
+from pathlib import Path
+
+import pytest
 import torch
 
+from benchmarks.scene import Setting
+from benchmarks.textdiff import QUICK, Classifier, check_equal, kept_batch, published_shapes, transcription
 from benchmarks.textdiff_plain import PlainClassifier, plain_name
 from preceptor.segmentors.pixel_classifier import PixelClassifier
 
@@ -24,3 +29,21 @@ def test_ours_and_the_transcription_train_alike():
     theirs = dict(plain.named_parameters())
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter.grad, theirs[plain_name(name)].grad, rtol=1e-6, atol=1e-8)
+
+
+def test_another_network_is_not_measured(tmp_path: Path):
+    setting = Setting(True, 0, tmp_path)
+    network = Classifier(QUICK, (64, 2, 32, (32, 16)))
+    loop = transcription(setting, network)
+    shown = kept_batch(setting, network, [torch.randn(shape) for shape in QUICK])
+    assert {part.dtype for part in shown.frozen["maps"]} == {torch.float16}
+    check_equal(network, loop, shown)
+    with torch.no_grad():
+        network.classifier.head.bias += 1
+    with pytest.raises(AssertionError):
+        check_equal(network, loop, shown)
+
+
+def test_maps_of_the_benchmark_are_the_published_ones():
+    assert published_shapes("monuseg") == ((1536, 32, 32), (1536, 64, 64), (768, 128, 128), (768, 256, 256))
+    assert published_shapes("qata") == ((3072, 16, 16), (1536, 32, 32), (1536, 64, 64), (768, 128, 128))
