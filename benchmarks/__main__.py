@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: all benchmarks in tables. Options: --quick, --full, --only NAME, --json FILE, --write FILE."""
+"""`python -m benchmarks`: all benchmarks. Options: --quick, --full, --only NAME, --json FILE, --write FILE."""
 
 import argparse
 import importlib
