@@ -5,7 +5,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("preceptor", "torch", "monai", "lightning", "transformers", "numpy", "scipy", "safetensors")
+PACKAGES = ("preceptor", "torch", "monai", "lightning", "transformers", "diffusers", "numpy", "scipy", "safetensors")
 
 
 def environment() -> dict[str, Any]:
