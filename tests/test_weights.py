@@ -116,7 +116,7 @@ def test_every_original_says_how_it_prepares_its_pictures(architecture):
     assert original.segmentor in zoo.SEGMENTORS
     assert original.prefixes[-1] == ""
     assert original.notes["preprocessing"].keys() == {"size", "resize", "antialias", "normalize"}
-    assert original.notes["preprocessing"]["normalize"] in ("zscore", "symmetric", "none", "volume_percentile")
+    assert original.notes["preprocessing"]["normalize"] in ("zscore", "symmetric", "unit", "none", "volume_percentile")
 
 
 def test_a_stem_is_summed_for_grey_images_and_answers_as_to_the_image_repeated():

@@ -30,11 +30,6 @@ ARCHITECTURES: dict[str, str] = {
 }
 """What can be imported, with one line each."""
 
-_REPORTS = (
-    "The published checkpoints read reports as the last hidden state of microsoft/BiomedVLP-CXR-BERT-specialized for "
-    "24 tokens, padding included; features of another encoder give nonsense, and the package cannot notice."
-)
-
 
 def import_package(checkpoint: Path | str, out: Path | str, architecture: str) -> Path:
     """Turn a checkpoint of `architecture` (see ARCHITECTURES) into a package at `out`, which it returns.
@@ -61,13 +56,17 @@ def import_package(checkpoint: Path | str, out: Path | str, architecture: str) -
     if transposed:
         options = {**imported.segmentor["options"], "transposed": True}
         imported = replace(imported, segmentor={**imported.segmentor, "options": options})
-    guided = imported.segmentor["condition"] is not None
+    if imported.notes.get("blue_first") and imported.segmentor["in_channels"] == 3:
+        stems = weights.ARCHITECTURES[architecture].stems
+        turned = {name: imported.tensors[name].flip(1) for name in stems}  # so that a package is shown red first
+        imported = replace(imported, tensors={**imported.tensors, **turned})
+    reads = imported.notes.get("reads")
     remarks = {key: imported.notes[key] for key in ("why_transposed", "remarks") if key in imported.notes}
     checkpoint = Path(checkpoint)
     card: dict[str, Any] = {
         "name": architecture,
         "description": f"{ARCHITECTURES[architecture]}, imported from {checkpoint.name}."
-        + (f"\n\n{_REPORTS}" if guided else ""),
+        + (f"\n\n{reads}" if reads else ""),
         "source": "as the authors of the checkpoint state it",
         "licence": "as the authors of the checkpoint state it",
         "imported": {

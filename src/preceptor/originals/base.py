@@ -22,8 +22,9 @@ class Original:
     stems: OUR names of the convolutions that may read the image; they are summed where one channel is asked for.
     in_channels: what the original is given where that differs from its stems (it repeats the grey image).
     notes: facts for the card, JSON-like: `preprocessing` as the original does it, `transposed` where its weights
-    expect transposed images, `labels` by name where they are known, `needs`: the
-    privilege where that is not the condition's.
+    expect transposed images, `blue_first` where they expect colours in the order blue, green, red, `labels` by name
+    where they are known, `reads`: a sentence on what it is shown besides the image, `needs`: the privilege where that
+    is not the condition's.
     """
 
     segmentor: str

@@ -78,8 +78,10 @@ C2FVL = Original(
     arguments=_arguments,
     stems=("stem.conv.weight",),
     notes={
-        "preprocessing": {"size": 224, "resize": "bilinear", "antialias": False, "normalize": "none"},
-        "remarks": "the original reads colours in the order blue, green, red, and masks as interpolated values above 0",
+        "preprocessing": {"size": 224, "resize": "bilinear", "antialias": False, "normalize": "unit"},
+        "blue_first": True,
+        "reads": "It is shown the eight coded attributes of C2FVL; how the authors' tables code them is not published.",
+        "remarks": "the original takes interpolated mask values above 0 for foreground",
         "labels": {"background": 0, "foreground": 255},
     },
 )

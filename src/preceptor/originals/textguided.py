@@ -43,6 +43,10 @@ _DROPPED = re.compile(
     r"|\.(vis|txt)_pos\.pe$"  # a fixed table, computed
 )
 
+_REPORTS = (
+    "The published checkpoints read reports as the last hidden state of microsoft/BiomedVLP-CXR-BERT-specialized for "
+    "24 tokens, padding included; features of another encoder give nonsense, and the package cannot notice."
+)
 _NOTES = {
     "transposed": True,
     "why_transposed": "the original code reads images as (width, height), and was trained on them",
@@ -106,7 +110,7 @@ def _original(
         rename=_rename,
         arguments=_arguments(variant),
         stems=("encoder.stem.patch_embeddings.weight",),
-        notes=_NOTES,
+        notes=_NOTES if variant is None else {**_NOTES, "reads": _REPORTS},
     )
 
 
