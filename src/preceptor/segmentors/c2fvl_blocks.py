@@ -49,7 +49,8 @@ def enlarged_conv(maps: Tensor, weight: Tensor) -> Tensor:
     Each pixel of the answer sees only 2 x 2 of `maps`, so a transposed convolution, whose 4x4 kernel adds up the
     weights [O, C, 3, 3] that meet the same pixel, needs 4 multiplications where the plain one needs 9.
     """
-    axis = weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+    same = torch.eye(3, dtype=weight.dtype, device=weight.device)
+    axis = (functional.pad(same, (0, 0, 0, 1)) + functional.pad(same, (0, 0, 1, 0))).flip(0)
     kernel = weight.flatten(2) @ torch.kron(axis, axis).t()
     return functional.conv_transpose2d(maps, kernel.unflatten(2, (4, 4)).transpose(0, 1), stride=2, padding=1)
 
