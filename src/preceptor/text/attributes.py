@@ -25,7 +25,7 @@ _LUNG = rf"({_PLACE})\s+(?:of\s+)?(?:the\s+)?(left|right)\s+lungs?"
 _SENTENCE = re.compile(
     r"(unilateral|bilateral)\s+pulmonary\s+infections?\s*[,;]\s*"
     rf"(\d{{1,2}}|{'|'.join(NUMBERS)})\s+infected\s+areas?\s*[,;]\s*(?:in\s+)?(?:the\s+)?"
-    rf"{_LUNG}(?:(?:\s*,\s*(?:and\s+)?|\s+and\s+)(?:the\s+)?{_LUNG})?\s*\.?",
+    rf"{_LUNG}(?:(?:\s*[,;]\s*(?:and\s+)?|\s+and\s+)(?:the\s+)?{_LUNG})?\s*\.?",
     re.IGNORECASE,
 )
 NO_INFECTION = "No pulmonary infection."
