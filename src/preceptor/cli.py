@@ -101,6 +101,8 @@ def _tell(outcome: "Outcome") -> None:
     for warning in outcome.summary.get("warnings", []):
         print(f"warning: {warning}")
     print(outcome.summary["answer"])
+    for name, other in outcome.summary.get("elsewhere", {}).items():
+        print(f"On {name}: {other['answer']}")
     print(outcome.report)
 
 

@@ -358,7 +358,7 @@ class Pipeline:
         from preceptor.evaluation.report import write_report
         from preceptor.summarising import summary_of
 
-        summary = summary_of(self.folder, self.recipe, self.home)
+        summary = summary_of(self.folder, self.recipe, self.home, self.elsewhere)
         write_json(self.folder / "summary.json", summary)
         self.ship(summary)
         report = write_report(self.folder, self.case_set.root)

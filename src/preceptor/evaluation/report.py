@@ -41,6 +41,8 @@ KINDS = {
     "false_alarm": "false alarm",
     "empty": "correctly left empty",
 }
+ELSEWHERE = ("dice", "iou", "precision", "recall", "hd95", "assd", "surface_dice", "dice_pooled")
+"""Metrics that are shown of other data sets; all are in `summary.json`."""
 FAILURES = 40
 
 
@@ -113,6 +115,26 @@ def context(run: Path, data_root: Path | str | None = None) -> dict[str, Any]:
         "showcases": showcases(run, recipe, scores, deciding, data_root),
         "colours": {name: f"k{index % COLOURS}" for index, name in enumerate(list(recipe.data.labels)[1:])},
         "failures": _failures(run, arms),
+        "elsewhere": {name: _elsewhere(other, styles, labels) for name, other in summary.get("elsewhere", {}).items()},
+    }
+
+
+def _elsewhere(other: Mapping[str, Any], styles: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, Any]:
+    """What the section of another data set shows beside its part of the summary."""
+    arms = [arm for arm in names_of.ordered(other["arms"]) if arm in styles]
+    pairs = names_of.gains(arms)
+    gains = {"_over_".join(pair): (styles[pair[0]], f"{labels[pair[0]]} over {pair[1]}") for pair in pairs}
+    drop = [{"style": styles[arm], "label": labels[arm], **other["drop"][arm]} for arm in arms if arm in other["drop"]]
+    return {
+        "summary": other,
+        "arms": arms,
+        "gain_labels": gains,
+        "metrics": [name for name in ELSEWHERE if name in other["arms"][arms[0]]],
+        "unit_name": UNITS.get(other["unit"], other["unit"]),
+        "distances": DISTANCES.get(other["unit"], ""),
+        "judged_on": judged_on(other),
+        "noun": NOUNS[other["scored"]][0],
+        "forests": {**_forests(other, arms, gains, {}), "drop": forest(drop, zero=True) if drop else None},
     }
 
 

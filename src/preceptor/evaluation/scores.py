@@ -67,6 +67,11 @@ class Scores:
         one = slice(index, index + 1)
         return _with(self, classes=self.classes[one], values=self.values[:, one], counts=self.counts[:, one])
 
+    def of_classes(self, names: Sequence[str]) -> "Scores":
+        """The same scores with the named classes only, in their order."""
+        index = [self.classes.index(name) for name in names]
+        return _with(self, classes=tuple(names), values=self.values[:, index], counts=self.counts[:, index])
+
     def of_cases(self, names: Sequence[str]) -> "Scores":
         """The same scores with the named cases only, in their order."""
         index = [self.cases.index(name) for name in names]
@@ -222,7 +227,7 @@ def common_cases(arms: Mapping[str, Scores], *, intersect: bool = False) -> tupl
             offenders=offenders,
             remedy="evaluate them on the same cases, or ask explicitly for the cases that all share",
         )
-    aligned = {name: _same_classes(scores.of_cases(shared), first.classes) for name, scores in arms.items()}
+    aligned = {name: scores.of_cases(shared).of_classes(first.classes) for name, scores in arms.items()}
     for name, scores in aligned.items():
         _require_same_reference(aligned[names[0]], scores, name if name == names[0] else f"{names[0]} and {name}")
     everything = {case for scores in arms.values() for case in scores.cases}
@@ -250,8 +255,3 @@ def _require_same_reference(first: Scores, scores: Scores, where: str) -> None:
             offenders=[f"{case}: its group differs" for case, one, other in placed if one != other],
             remedy="evaluate them with the same groups",
         )
-
-
-def _same_classes(scores: Scores, classes: Sequence[str]) -> Scores:
-    index = [scores.classes.index(name) for name in classes]
-    return _with(scores, classes=tuple(classes), values=scores.values[:, index], counts=scores.counts[:, index])
