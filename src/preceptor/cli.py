@@ -221,6 +221,7 @@ def evaluate(
     from preceptor.delivery.package import load_package
     from preceptor.folder_recipes import data_of
     from preceptor.judging import evaluate_package
+    from preceptor.learning.privilege import PRIVILEGES
     from preceptor.progress import callback, make_progress
 
     if split not in SPLITS:
@@ -231,7 +232,10 @@ def evaluate(
         raise DataError("there is no labelled case to judge", where=data, found=f"none with a mask in split {split}")
     counter = callback(make_progress(progress_kind(quiet)), "judge")
     place = out or Path("runs") / f"evaluate-{data.name}"
-    figures = evaluate_package(load_package(target), section, cases, place, counter)
+    package = load_package(target)
+    figures = evaluate_package(package, section, cases, place, counter)
+    if caveat := PRIVILEGES[package.needs].caveat:
+        print(f"warning: the network is {caveat}")
     for name, (mean, low, high) in figures.items():
         print(f"{name:22s} {mean:8.4f}   [{low:.4f}, {high:.4f}]")
 

@@ -255,8 +255,11 @@ def _write(
     }
     result["answer"] = answer(result)
     result["warnings"] = warnings(result)
+    result["elsewhere"] = _elsewhere(entrants, folder, intersect)
     write_json(folder / "comparison.json", result)
     write_text(folder / "ranking.csv", _table(result))
+    for other, found in result["elsewhere"].items():
+        write_text(folder / f"ranking-{other}.csv", _table(found))
     return Compared(folder, result, write_page(folder), dict(unfinished))
 
 
@@ -265,13 +268,27 @@ def _below(path: Path, folder: Path) -> str | None:
     return Path(os.path.relpath(path, folder)).as_posix() if path.is_file() else None
 
 
-def _ranked(entrants: Sequence[Entrant], folder: Path, intersect: bool, judged: Sequence[Case]) -> dict[str, Any]:
+def _elsewhere(entrants: Sequence[Entrant], folder: Path, intersect: bool) -> dict[str, Any]:
+    """For each other data set on which at least two networks were judged, the ranking there."""
+    result = {}
+    for name in dict.fromkeys(name for entrant in entrants for name in entrant.recipe.evaluate.elsewhere):
+        place = Path("elsewhere", name)
+        there = [entrant for entrant in entrants if (entrant.folder / entrant.arm / place / "cases.csv").is_file()]
+        if len(there) > 1:
+            result[name] = {"name": name, **_ranked(there, folder, intersect, (), place)}
+    return result
+
+
+def _ranked(
+    entrants: Sequence[Entrant], folder: Path, intersect: bool, judged: Sequence[Case], place: Path = Path()
+) -> dict[str, Any]:
+    """The ranking of networks by the tables at `place` below their arms: the runs' own data, or other data."""
     from preceptor.evaluation.metrics import POLICY
     from preceptor.evaluation.ranking import Contestant, ranking
     from preceptor.evaluation.scores import common_cases, read_rows, scores_of
 
     settings: EvaluateRecipe = entrants[0].recipe.evaluate
-    tables = {entrant.name: read_rows(entrant.folder / entrant.arm / "cases.csv") for entrant in entrants}
+    tables = {entrant.name: read_rows(entrant.folder / entrant.arm / place / "cases.csv") for entrant in entrants}
     found = {name: scores_of(rows, name) for name, rows in tables.items()}
     scores, left_out = common_cases(found, intersect=intersect)
     known = {entrant.name: entrant for entrant in entrants}
@@ -286,8 +303,9 @@ def _ranked(entrants: Sequence[Entrant], folder: Path, intersect: bool, judged: 
         entry["taught_by"] = [name for name in entrant.taught_by if name in known]
         entry |= {"report": _below(entrant.folder / "report.html", folder), **_cost(entrant)}
     first = next(iter(scores.values()))
-    data = _read(entrants, "data.json").get("facts", {})
-    summary = _read(entrants, "summary.json") or _told(judged, settings.unit)
+    checked = _read(entrants, place / "data.json")
+    data = checked.get("facts", {})
+    summary = checked if place.name else _read(entrants, "summary.json") or _told(judged, settings.unit)
     return {
         "metrics": list(METRICS),
         "primary": METRICS[0],
@@ -302,14 +320,14 @@ def _ranked(entrants: Sequence[Entrant], folder: Path, intersect: bool, judged: 
         "unit": summary.get("unit", "pixel"),
         "scored": summary.get("scored", "case"),
         "splits": list(settings.splits),
-        "licence": entrants[0].recipe.data.licence,
+        "licence": data.get("licence", "") if place.name else entrants[0].recipe.data.licence,
         "data": {key: value for key, value in data.items() if key != "root"},
         "policy": POLICY,
         "entries": entries,
     }
 
 
-def _read(entrants: Sequence[Entrant], name: str) -> dict[str, Any]:
+def _read(entrants: Sequence[Entrant], name: str | Path) -> dict[str, Any]:
     """A file of the first run that has it; runs of teachers alone have no summary."""
     return next((read_json(e.folder / name) for e in entrants if (e.folder / name).is_file()), {})
 

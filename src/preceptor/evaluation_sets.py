@@ -22,7 +22,7 @@ from preceptor.data.shelf import require_volume
 from preceptor.data.splits import assign_splits, usable
 from preceptor.data.transforms import Preprocessing
 from preceptor.errors import DataError, RecipeError, UserError
-from preceptor.evaluation.units import units
+from preceptor.evaluation.units import distances_in, scored, units
 from preceptor.learning.privilege import PRIVILEGES, needs_reports
 from preceptor.progress import Progress, callback
 from preceptor.recipe import Recipe
@@ -68,10 +68,9 @@ class EvaluationSet:
 
     def shows(self, privilege: str) -> bool:
         """Whether the cases have what a network of the privilege is shown: every one a report, or some something."""
-        described = [case.report is not None or bool(case.attributes) for case in self.cases]
         if "report" in PRIVILEGES[privilege].needs:
             return all(case.report is not None for case in self.cases)
-        return PRIVILEGES[privilege].reading is None or any(described)
+        return PRIVILEGES[privilege].reading is None or any(case.report or case.attributes for case in self.cases)
 
     def key(self) -> dict[str, Any]:
         """What a judgement stands for, beside the weights: the same key, the same scores."""
@@ -169,7 +168,8 @@ def check_other_set(
     if report.warnings:
         progress.note(_spoken(f"{name}: {render_findings(report.warnings)}", name))
     write_manifest(folder / "cases.csv", found.cases, found.case_set.root)
-    write_json(path, {**report.to_dict(), "recipe": part, "fingerprints": found.fingerprints})
+    told = {"scored": scored(found.cases, found.settings.unit), "unit": distances_in(found.cases, found.settings.unit)}
+    write_json(path, {**report.to_dict(), **told, "recipe": part, "fingerprints": found.fingerprints})
 
 
 def _checked(recipe: Recipe, found: EvaluationSet, progress: Progress) -> CheckReport:

@@ -214,17 +214,19 @@ def evaluate_package(
     out: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, tuple[float, float, float]]:
-    """Judge an image-only package on labelled cases; writes `cases.csv` and predictions into `out`.
+    """Judge a package on labelled cases; writes `cases.csv` and predictions into `out`.
 
-    Returns mean, low and high of each metric over cases and classes. Raises UserError where the package needs more
-    than the image, or the labels name other classes than the package's.
+    One that is shown class means sees the masks, which are there: its scores say little.
+
+    Returns mean, low and high of each metric over cases and classes. Raises UserError where the package reads
+    reports, or the labels name other classes than the package's.
     """
     import pandas as pd
 
     from preceptor.evaluation.statistics import interval
 
     names = list(package.labels)
-    if package.needs != "none":
+    if PRIVILEGES[package.needs].reading is not None:
         raise more_than_images(package)
     if list(data.labels) != names:
         raise UserError(

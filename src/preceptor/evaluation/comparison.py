@@ -46,8 +46,20 @@ def context(result: Mapping[str, Any]) -> dict[str, Any]:
         "gained": [entry for entry in entries if entry["gain"]],
         "forests": _forests(result, called),
         "scatter": _scatter(entries, called),
+        "elsewhere": [_elsewhere(other) for other in result.get("elsewhere", {}).values()],
         "teachers": len({entry["teacher"] for entry in entries if entry["distiller"]}),
         "students": len({entry["student"] for entry in entries if entry["distiller"]}),
+    }
+
+
+def _elsewhere(other: Mapping[str, Any]) -> dict[str, Any]:
+    """What the section of another data set shows."""
+    return {
+        "result": other,
+        "gained": any(entry["gain"] for entry in other["entries"]),
+        "unit_name": UNITS.get(other["unit"], other["unit"]),
+        "distances": DISTANCES.get(other["unit"], ""),
+        "judged_on": judged_on(other),
     }
 
 
