@@ -12,13 +12,13 @@ import torch
 
 from preceptor.data.augmentation import Draw
 from preceptor.data.shelf import SPARE, Shelf
-from preceptor.delivery.package import load_package
+from preceptor.delivery.package import Package, load_package
 from preceptor.errors import RecipeError, StorageError, UserError
 from preceptor.learning.arm import ArmJob, build_network, segmentor_of
-from preceptor.learning.cache import CachedMaps, FeatureStore, Keys, fill, keys_of, variants_of
+from preceptor.learning.cache import CachedMaps, FeatureStore, Keys, Remembering, fill, keys_of, variants_of
 from preceptor.learning.privilege import PRIVILEGES, reader_of
 from preceptor.progress import Progress, callback
-from preceptor.recipe import TrainingRecipe
+from preceptor.recipe import Recipe, TrainingRecipe
 from preceptor.segmentors.base import Segmentor
 
 Draws = Sequence[Sequence[Draw]]
@@ -48,11 +48,13 @@ def keep_frozen(job: ArmJob, folder: Path, progress: Progress) -> ArmJob:
     recipe = job.recipe
     if not recipe.cache.enabled:
         return job
-    place = Path(recipe.cache.folder).expanduser() if recipe.cache.folder else folder
-    validation = Plan.of(job.validation, [[Draw()]] * len(job.validation))
+    place = features_folder(recipe, folder)
     kept, kept_validation = dict(job.kept), dict(job.kept_validation)
     for arm, network in frozen_networks(job):
-        plans = [validation] if arm == job.arm else []
+        identity = network.frozen_identity()
+        if identity in kept:  # the arm and a teacher read the same
+            continue
+        plans = [Plan.of(job.validation, [[Draw()]] * len(job.validation))] if arm == job.arm else []
         if recipe.augment.variants:
             plans.append(Plan.of(job.train, variants_of(job.train, recipe.augment)))
         elif recipe.cache.enabled is True:
@@ -61,8 +63,7 @@ def keep_frozen(job: ArmJob, folder: Path, progress: Progress) -> ArmJob:
             progress.note(f"{job.name}: {_endless().what}; {_endless().remedy}")
         if not plans:
             continue
-        identity = network.frozen_identity()
-        store = FeatureStore(place / "features" / identity[:24], network.frozen_shapes(recipe.data.size))
+        store = FeatureStore(place / identity[:24], network.frozen_shapes(recipe.data.size))
         try:
             told = size_told(store, plans, recipe.cache.limit_gb)
         except UserError as error:
@@ -76,7 +77,7 @@ def keep_frozen(job: ArmJob, folder: Path, progress: Progress) -> ArmJob:
         for plan in plans:
             name = f"frozen features of {plan.shelf.cases[0].split or 'cases'}"
             fill(store, network, plan.shelf, plan.draws, plan.keys, device, callback(progress, name))
-            (kept_validation if plan is validation else kept)[identity] = CachedMaps(store, plan.keys)
+            (kept if plan.shelf is job.train else kept_validation)[identity] = CachedMaps(store, plan.keys)
     return replace(job, kept=kept, kept_validation=kept_validation)
 
 
@@ -95,11 +96,18 @@ def frozen_networks(job: ArmJob) -> Iterator[tuple[str, Segmentor]]:
 
 
 def size_told(store: FeatureStore, plans: Sequence[Plan], limit_gb: float) -> str:
-    """What is kept, its size, and how much of it is there. Raises StorageError over the limit, or on a full disk."""
+    """What is kept, its size, and how much of it is there. Raises StorageError as `require_room`."""
     keys = list(dict.fromkeys(key for plan in plans for own in plan.keys for key in own))
     parts = [f"{len(plan.keys)} {plan.shelf.cases[0].split} cases x {len(plan.keys[0])} variants" for plan in plans]
     size, missing = len(keys) * store.bytes_each, len([key for key in keys if not store.path(key).is_file()])
     told = f"frozen features of {' and '.join(parts)}, {len(keys)} different, {size / 1e9:.2f} GB in half precision"
+    require_room(store, size, missing * store.bytes_each, told, limit_gb)
+    state = "all there" if not missing else f"{missing * store.bytes_each / 1e9:.2f} GB of it to be computed"
+    return f"{told}, under the limit of {limit_gb:g} GB; {state}"
+
+
+def require_room(store: FeatureStore, size: int, needed: int, told: str, limit_gb: float) -> None:
+    """Raise StorageError where `size` bytes are over the limit, or the disk has no room for the `needed` ones."""
     if size > limit_gb * 1e9:
         raise StorageError(
             "the frozen features are larger than the limit",
@@ -110,8 +118,8 @@ def size_told(store: FeatureStore, plans: Sequence[Plan], limit_gb: float) -> st
             "network, or cache.enabled=false",
         )
     there = next(parent for parent in (store.folder, *store.folder.absolute().parents) if parent.is_dir())
-    free, needed = shutil.disk_usage(there).free, missing * store.bytes_each
-    if missing and free < needed + SPARE:
+    free = shutil.disk_usage(there).free
+    if needed and free < needed + SPARE:
         raise StorageError(
             "the disk has too little space for the frozen features",
             where=store.folder,
@@ -119,8 +127,31 @@ def size_told(store: FeatureStore, plans: Sequence[Plan], limit_gb: float) -> st
             expected=f"{(needed + SPARE) / 1e9:.2f} GB",
             remedy="free space, set cache.folder to another disk or fewer augment.variants, or cache.enabled=false",
         )
-    state = "all there" if not missing else f"{needed / 1e9:.2f} GB of it to be computed"
-    return f"{told}, under the limit of {limit_gb:g} GB; {state}"
+
+
+def remembering(package: Package, images: int, recipe: Recipe, folder: Path) -> Segmentor:
+    """The package's network, or one of the same answers that keeps those of its frozen part.
+
+    They are kept in float32, so that nothing is lost. images: how many are judged. folder: as in `keep_frozen`. The
+    network is given back as it is where no part is frozen, the recipe keeps nothing, or the room is too small.
+    """
+    network = package.network
+    shapes = network.frozen_shapes(package.preprocessing.size) if recipe.cache.enabled else ()
+    if not shapes:
+        return network
+    place = features_folder(recipe, folder) / f"{network.frozen_identity()[:24]}-float32"
+    store = FeatureStore(place, shapes, torch.float32)
+    size = images * store.bytes_each
+    try:
+        require_room(store, size, size, "", recipe.cache.limit_gb)
+    except StorageError:
+        return network
+    return Remembering(network, store)
+
+
+def features_folder(recipe: Recipe, folder: Path) -> Path:
+    """Where frozen features lie. folder: of all caches, unless the recipe names one."""
+    return (Path(recipe.cache.folder).expanduser() if recipe.cache.folder else folder) / "features"
 
 
 def filling_device(settings: TrainingRecipe) -> torch.device:

@@ -30,10 +30,13 @@ from preceptor.learning.privilege import PRIVILEGES, Reader
 from preceptor.progress import Progress, callback
 from preceptor.recipe_data import DataRecipe
 from preceptor.recipe_evaluate import EvaluateRecipe
+from preceptor.segmentors.base import Segmentor
 from preceptor.storage import hash_file, read_json, replacing, write_json, write_text
 
 Row = dict[str, Any]
 Spacing = Sequence[float] | None
+Remember = Callable[[Package, int], Segmentor]
+"""From a package and the number of images that are judged to what stands for its network, see `caching.remembering`."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +151,12 @@ def judge_seed(
     reader: Reader | None,
     progress: Progress,
     name: str,
+    remember: Remember | None = None,
 ) -> None:
     """Judge a package: writes `cases.csv`, `predictions/`, and `probes.csv` where it reads reports, into `folder`.
 
     A judgement that stands for the same weights, cases and settings is kept. On the recipe's own data, `cost.json` as
-    well.
+    well. remember: gives a network of the same answers that probes, seeds and arms can share the work of.
     """
     key = {"weights": hash_file(package / "weights.safetensors"), **judged.key()}
     mark = folder / "judged.json"
@@ -166,6 +170,9 @@ def judge_seed(
     reading = PRIVILEGES[loaded.needs].reading
     reader = reader if reading is not None else None
     reports = [case.words(reading.kind if reading is not None else "report") for case in cases]
+    whole = loaded.network
+    if remember is not None:
+        loaded = replace(loaded, network=remember(loaded, len(cases)))
     judge = Judge(data, settings, judged.counted)
     rows = judge.rows(loaded, cases, seed, reader, reports, folder / "predictions", callback(progress, name))
     _write_rows(folder / "cases.csv", rows)
@@ -185,7 +192,7 @@ def judge_seed(
     if not judged.name:
         image = torch.zeros(1, data.channels, *data.size)
         condition = reader.batch(reports[:1]) if reader is not None else None
-        write_json(folder / "cost.json", {**measure_cost(loaded.network, image, condition), "needs": loaded.needs})
+        write_json(folder / "cost.json", {**measure_cost(whole, image, condition), "needs": loaded.needs})
     write_json(mark, key)
 
 

@@ -334,6 +334,7 @@ class Pipeline:
 
     def judge(self, arm: str) -> None:
         """Judge every seed of an arm on the recipe's splits and on other data, and join the tables of the seeds."""
+        from preceptor.caching import remembering
         from preceptor.judging import join_tables, judge_seed
 
         places = [self.place(arm, seed) for seed in self.recipe.seeds]
@@ -344,13 +345,14 @@ class Pipeline:
                     where=folder,
                     remedy=f"give the command without --only, or with --only {arm}",
                 )
+        remember = partial(remembering, recipe=self.recipe, folder=self.cache)
         for judged in (self.home, *self.elsewhere.values()):
             if not judged.shows(self.recipe.privilege_of(arm)):
                 continue
             for folder, seed in zip(places, self.recipe.seeds, strict=True):
                 name = f"judge {arm}, seed {seed}" + (f", on {judged.name}" if judged.name else "")
                 package, reader = folder / "package", self.reader(arm)
-                judge_seed(package, folder / judged.place, judged, seed, reader, self.progress, name)
+                judge_seed(package, folder / judged.place, judged, seed, reader, self.progress, name, remember)
             join_tables([folder / judged.place for folder in places], self.folder / arm / judged.place)
 
     def summarise(self) -> Outcome:

@@ -88,6 +88,23 @@ def test_seeds_ablations_and_other_runs_share_the_features(textdiff_recipe, tmp_
     assert sum(forwards) == 8  # of each training case the one variant that is new
 
 
+def test_judging_with_kept_features_is_judging_without(textdiff_recipe, tmp_path, forwards, monkeypatch) -> None:
+    monkeypatch.setattr("preceptor.judging.measure_cost", lambda *_: {})
+    recipe = validate_recipe(textdiff_recipe)
+    run(recipe, tmp_path / "run", only=["teacher"])
+    forwards.clear()
+    run(recipe, tmp_path / "run", only=["teacher", "evaluate"])
+    assert sum(forwards) == 6  # test cases, once for the reports and every probe
+    place = tmp_path / "run" / "teacher" / "seed-0"
+    tables = {name: (place / name).read_bytes() for name in ("cases.csv", "probes.csv")}
+    (place / "judged.json").unlink()
+    run(
+        validate_recipe(recipe.plain(), changes=["cache.enabled=false"]), tmp_path / "run", only=["teacher", "evaluate"]
+    )
+    assert sum(forwards) > 12
+    assert {name: (place / name).read_bytes() for name in tables} == tables
+
+
 def test_arms_without_a_frozen_part_keep_nothing(small_recipe, tmp_path) -> None:
     run(validate_recipe(small_recipe, changes=["cache.enabled=true"]), tmp_path / "run", only=["control"])
     assert not (tmp_path / "cache" / "features").exists()

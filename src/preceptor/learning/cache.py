@@ -1,6 +1,6 @@
 """Frozen features on disk: what the part of a network that never learns answers to a case's variants, computed once.
 
-    <folder>/<identity of the frozen part>/<key>.safetensors   float16 maps "0", "1", ... of one image
+    <folder>/<identity of the frozen part>/<key>.safetensors   the maps "0", "1", ... of one image
 
 A key is a hash of the image and of what augmentation does to it. So seeds, arms, runs and splits share what they have
 in common, and nothing that has changed is ever read. Every file is whole or not there: a killed filling goes on.
@@ -23,7 +23,7 @@ from preceptor.data.loading import take
 from preceptor.data.shelf import VERIFIED, Shelf
 from preceptor.errors import StorageError, TrainingError
 from preceptor.recipe_data import AugmentRecipe
-from preceptor.segmentors.base import Segmentor
+from preceptor.segmentors.base import Segmentation, Segmentor
 from preceptor.storage import hash_json, read_tensors, write_tensors
 
 VERSION = 1
@@ -37,29 +37,32 @@ Keys = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """The kept maps of one frozen part. folder: of this part. shapes: (C, h, w) of each map of an image.
+    """The kept maps of one frozen part. folder: of this part and type. shapes: (C, h, w) of each map of an image.
+
+    kind: float16, or float32 where nothing may be lost.
 
     A file is checked when a process first reads it. Cheap to send to another process.
     """
 
     folder: Path
     shapes: tuple[tuple[int, int, int], ...]
+    kind: torch.dtype = torch.float16
     checked: set[str] = field(default_factory=set, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "shapes": self.shapes, "checked": set()}
+        return {"folder": self.folder, "shapes": self.shapes, "kind": self.kind, "checked": set()}
 
     @property
     def bytes_each(self) -> int:
         """Bytes of the maps of one image."""
-        return 2 * sum(prod(shape) for shape in self.shapes)
+        return self.kind.itemsize * sum(prod(shape) for shape in self.shapes)
 
     def path(self, key: str) -> Path:
         """The file of an image's maps."""
         return self.folder / f"{key}.safetensors"
 
     def read(self, key: str) -> tuple[Tensor, ...]:
-        """float16 maps [C, h, w], mapped from the file and not copied.
+        """Maps [C, h, w] of the store's type, mapped from the file and not copied.
 
         Raises StorageError where the file is not there, or is damaged; a damaged one is removed.
         """
@@ -72,7 +75,7 @@ class FeatureStore:
         except (StorageError, KeyError) as error:
             path.unlink(missing_ok=True)
             raise _lost(path, "are damaged, and were removed") from error
-        fits = [(part.dtype, tuple(part.shape)) for part in maps] == [(torch.float16, own) for own in self.shapes]
+        fits = [(part.dtype, tuple(part.shape)) for part in maps] == [(self.kind, own) for own in self.shapes]
         if not fits or (key not in self.checked and metadata.get("checksum") != _checksum(maps)):
             path.unlink(missing_ok=True)
             raise _lost(path, "are damaged, and were removed")
@@ -82,23 +85,23 @@ class FeatureStore:
     def write(self, key: str, maps: Sequence[Tensor], case: str) -> None:
         """Keep the maps [C, h, w] of an image of `case`.
 
-        Raises TrainingError where half precision cannot hold them, StorageError where the disk is full.
+        Raises TrainingError where the store's type cannot hold them, StorageError where the disk is full.
         """
-        halves = tuple(part.to(torch.float16).cpu() for part in maps)
-        shapes = tuple(tuple(part.shape) for part in halves)
+        kept = tuple(part.to(self.kind).cpu() for part in maps)
+        shapes = tuple(tuple(part.shape) for part in kept)
         if shapes != self.shapes:
             raise ValueError(f"frozen_maps gives {shapes}, and frozen_shapes tells {self.shapes}")
-        if not all(part.isfinite().all() for part in halves):
+        if not all(part.isfinite().all() for part in kept):
             largest = max(part.abs().max().item() for part in maps)
             raise TrainingError(
-                "the frozen features do not fit half precision",
+                f"the frozen features do not fit {str(self.kind).removeprefix('torch.')}",
                 where=case,
                 found=f"values up to {largest:.3g}",
-                expected=f"finite values up to {torch.finfo(torch.float16).max:.0f}",
+                expected=f"finite values up to {torch.finfo(self.kind).max:.5g}",
                 remedy="set cache.enabled=false, or look at the frozen network's weights where values are not finite",
             )
-        tensors = {str(number): part for number, part in enumerate(halves)}
-        write_tensors(self.path(key), tensors, {"checksum": _checksum(halves)})
+        tensors = {str(number): part for number, part in enumerate(kept)}
+        write_tensors(self.path(key), tensors, {"checksum": _checksum(kept)})
 
     def missing(self, keys: Sequence[str]) -> list[str]:
         """Those that are not there, or not sound: all are read up to a total, and of more evenly spaced ones."""
@@ -139,6 +142,31 @@ def _checksum(maps: Sequence[Tensor]) -> str:
     for part in maps:
         value = zlib.crc32(part.contiguous().numpy().data, value)
     return str(value)
+
+
+class Remembering(Segmentor):
+    """A network that reads the maps of its frozen part from a store, and keeps there what it has to compute.
+
+    Its answers are those of the network where the store is of float32.
+    """
+
+    def __init__(self, network: Segmentor, store: FeatureStore) -> None:
+        super().__init__()
+        self.network, self.store, self.condition = network, store, network.condition
+        self.in_channels, self.classes, self.divisor = network.in_channels, network.classes, network.divisor
+        self.taps = network.taps
+
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> Segmentation:
+        """As the base says."""
+        rows = [self._maps(single) for single in image.split(1)]
+        maps = [torch.cat(parts) for parts in zip(*rows, strict=True)]
+        return self.network.classify(maps, condition, (image.shape[-2], image.shape[-1]))
+
+    def _maps(self, image: Tensor) -> list[Tensor]:
+        key = hash_json([VERSION, _content(image.cpu().contiguous().numpy())])[:32]
+        if not self.store.path(key).is_file():
+            self.store.write(key, [part[0] for part in self.network.frozen_maps(image)], "an image that is judged")
+        return [part[None].to(image.device) for part in self.store.read(key)]
 
 
 def variants_of(shelf: Shelf, augment: AugmentRecipe) -> list[list[Draw]]:
