@@ -28,8 +28,6 @@ from preceptor.storage import hash_json, read_tensors, write_tensors
 
 VERSION = 1
 """Raised when the same key could mean another image."""
-PIXELS = 2**17
-"""Pixels of the images that are shown to the frozen part at a time: two of 256 x 256."""
 
 Keys = tuple[tuple[str, ...], ...]
 """Of each case the key of each of its variants."""
@@ -208,29 +206,25 @@ def fill(
     device: torch.device,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Compute and keep what is missing of these variants, in float32, one or a few images at a time.
+    """Compute and keep what is missing of these variants, in float32.
 
-    network: on `device`, in eval mode. draws, keys: see `variants_of` and `keys_of`. Another process that fills the
-    same store is waited for.
+    Image by image: in a batch an answer depends on its neighbours in the last digit, and a filling that goes on would
+    keep others than one that was never stopped. network: on `device`, in eval mode. draws, keys: see `variants_of` and
+    `keys_of`. Another process that fills the same store is waited for.
     """
     places = {key: (case, draws[case][place]) for case, own in enumerate(keys) for place, key in enumerate(own)}
-    height, width = shelf.preprocessing.size
-    at_once = max(1, PIXELS // (height * width))
     with _alone(store.folder):
         left = store.missing(list(places))
-        progress(len(places) - len(left), len(places))
-        for start in range(0, len(left), at_once):
-            chosen = left[start : start + at_once]
-            cases = [places[key][0] for key in chosen]
-            image, _ = augment_batch(
-                take(shelf, cases)[0], None, [places[key][1] for key in chosen], shelf.preprocessing.resize
-            )
+        done = len(places) - len(left)
+        progress(done, len(places))
+        for number, key in enumerate(left, start=done + 1):
+            case, draw = places[key]
+            image, _ = augment_batch(take(shelf, [case])[0], None, [draw], shelf.preprocessing.resize)
             image = image.expand(-1, shelf.preprocessing.channels, -1, -1).contiguous()
             with torch.no_grad():
                 maps = network.frozen_maps(image.to(device))
-            for row, (key, case) in enumerate(zip(chosen, cases, strict=True)):
-                store.write(key, [part[row] for part in maps], shelf.cases[case].name)
-            progress(len(places) - len(left) + start + len(chosen), len(places))
+            store.write(key, [part[0] for part in maps], shelf.cases[case].name)
+            progress(number, len(places))
 
 
 @contextmanager
