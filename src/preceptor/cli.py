@@ -320,6 +320,7 @@ app.command(epilog=examples("preceptor convert ACDC --to nnunet --out Dataset027
     "import-weights",
     epilog=examples(
         "preceptor import-weights medseg.ckpt --architecture languide -o languide",
+        "preceptor import-weights a.pt -o b --architecture textdiff --option diffusion=c",
         "preceptor import-weights pytorch_model.bin --architecture text-encoder -o bert",
         "preceptor import-weights unet.pt --architecture diffusion -o unet.safetensors",
     ),
@@ -330,11 +331,16 @@ def import_weights(
         Path, typer.Option("--out", "-o", help="The package to write; of what is none, the file or folder.")
     ],
     architecture: Architecture,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="Option of the network: --option diffusion=FILE"),
+    ] = None,
 ) -> None:
     """Turn a published checkpoint into a package. The pickle is read in a separate process, tensors only."""
     from preceptor.delivery.imports import import_package
+    from preceptor.recipe import apply_changes
 
-    print(import_package(checkpoint, out, architecture))
+    print(import_package(checkpoint, out, architecture, apply_changes({}, options or ())))
 
 
 @app.command("list", epilog=examples("preceptor list", "preceptor list distillers", "preceptor list choices"))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from preceptor.errors import RecipeError, StorageError, UntrustedFileError
-from preceptor.originals import c2fvl, missformer, monai_networks, resnets, sikd, textguided, transunet
+from preceptor.originals import c2fvl, missformer, monai_networks, resnets, sikd, textdiff, textguided, transunet
 from preceptor.originals.base import Original
 from preceptor.segmentors import zoo
 from preceptor.segmentors.base import Condition, Segmentor
@@ -34,6 +34,7 @@ ARCHITECTURES: dict[str, Original] = {
     "missformer": missformer.MISSFORMER,
     "sikd-student": sikd.STUDENT,
     "sikd-teacher": sikd.TEACHER,
+    "textdiff": textdiff.TEXTDIFF,
     "transunet": transunet.TRANSUNET,
     "mednext": monai_networks.MEDNEXT,
     "swin_unetr": monai_networks.SWIN_UNETR,
@@ -72,13 +73,15 @@ def import_weights(
     architecture: str,
     deep_supervision: bool = False,
     in_channels: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Imported:
     """Read a checkpoint of the original code (`.ckpt`, `.pth`, or safetensors) and write it to `out` as safetensors.
 
     A pickle is opened in a process of its own, weights only. The file written carries `segmentor` and `notes` as JSON
     metadata. deep_supervision: keep the side heads. in_channels: of the images; 1 sums a stem over its channels, None
-    leaves what the original was given. Raises UntrustedFileError for a pickle that would run code,
-    StorageError for a damaged file, RecipeError where the tensors are not of that architecture.
+    leaves what the original was given. options: of the segmentor, beside those that the tensors tell.
+    Raises UntrustedFileError for a pickle that would run code, StorageError for a damaged file, RecipeError where the
+    tensors are not of that architecture.
     """
     if architecture not in ARCHITECTURES:
         raise RecipeError(
@@ -89,6 +92,7 @@ def import_weights(
         architecture,
         deep_supervision=deep_supervision,
         in_channels=in_channels,
+        options=options,
         where=Path(checkpoint).name,
     )
     if out is not None:
@@ -151,13 +155,23 @@ def convert(
     *,
     deep_supervision: bool = False,
     in_channels: int | None = None,
+    options: Mapping[str, Any] | None = None,
     where: object = "checkpoint",
 ) -> Imported:
     """An official state dict in our names, checked key by key and shape by shape against the network it makes.
 
-    deep_supervision and in_channels as in `import_weights`. Raises RecipeError, listing all keys at fault.
+    deep_supervision, in_channels and options as in `import_weights`. Raises RecipeError, listing all keys at fault, or
+    where a file is needed that is no part of the checkpoint.
     """
-    original = ARCHITECTURES[architecture]
+    original, options = ARCHITECTURES[architecture], dict(options or {})
+    lacking = [f"{name}: {what}" for name, what in original.beside.items() if name not in options]
+    if lacking:
+        raise RecipeError(
+            "the checkpoint is not the whole network",
+            where=where,
+            offenders=lacking,
+            remedy=" ".join(f"--option {name}=FILE" for name in original.beside),
+        )
     own = _part(state, architecture, where)
     left_out = () if deep_supervision else tuple(key for key in own if key.startswith(original.side_heads))
     channels = in_channels if in_channels is not None else original.in_channels
@@ -169,6 +183,7 @@ def convert(
                 stem: fold_channels(tensors[stem], channels, where) for stem in original.stems if stem in tensors
             }
         segmentor = {"name": original.segmentor, "condition": None, **original.arguments(tensors)}
+        segmentor["options"] = {**segmentor["options"], **options}
         if channels is not None and not original.stems:
             segmentor["in_channels"] = channels  # a network that repeats grey images itself
     except KeyError as error:

@@ -5,6 +5,7 @@ option `transposed` turns the input and turns the answer back; a package holds r
 Source: spec of TextFreeKD, sections 2.2, 7 and 10.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,13 @@ ARCHITECTURES: dict[str, str] = {
 """What can be imported, with one line each."""
 
 
-def import_package(checkpoint: Path | str, out: Path | str, architecture: str) -> Path:
+def import_package(
+    checkpoint: Path | str, out: Path | str, architecture: str, options: Mapping[str, Any] | None = None
+) -> Path:
     """Turn a checkpoint of `architecture` (see ARCHITECTURES) into a package at `out`, which it returns.
 
     The picture is prepared as the original's notes tell. A text encoder becomes a folder, a backbone and a diffusion
-    U-Net a safetensors file each, to name in a recipe; none of them is a package.
+    U-Net a safetensors file each, to name in a recipe; none of them is a package. options: as in `import_weights`.
     Raises RecipeError for an unknown architecture or a checkpoint of another one, UntrustedFileError for a pickle that
     would run code, StorageError for a damaged or missing file.
     """
@@ -51,7 +54,7 @@ def import_package(checkpoint: Path | str, out: Path | str, architecture: str) -
     if architecture == DIFFUSION:
         write_diffusion(out, *convert_diffusion(weights.read_checkpoint(checkpoint)))
         return Path(out)
-    imported = weights.import_weights(checkpoint, architecture=architecture)
+    imported = weights.import_weights(checkpoint, architecture=architecture, options=options)
     transposed = imported.notes.get("transposed", False)
     if transposed:
         options = {**imported.segmentor["options"], "transposed": True}

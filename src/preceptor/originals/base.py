@@ -21,6 +21,7 @@ class Original:
     `zoo.build` takes them. A KeyError of either says that the checkpoint is not whole.
     stems: OUR names of the convolutions that may read the image; they are summed where one channel is asked for.
     in_channels: what the original is given where that differs from its stems (it repeats the grey image).
+    beside: options that name files which are no part of a checkpoint, with what each is.
     notes: facts for the card, JSON-like: `preprocessing` as the original does it, `transposed` where its weights
     expect transposed images, `blue_first` where they expect colours in the order blue, green, red, `labels` by name
     where they are known, `reads`: a sentence on what it is shown besides the image, `needs`: the privilege where that
@@ -37,6 +38,7 @@ class Original:
     side_heads: tuple[str, ...] = ()
     stems: tuple[str, ...] = ()
     in_channels: int | None = None
+    beside: Mapping[str, str] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
 
     def part(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

@@ -57,6 +57,8 @@ def _arguments(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "condition": {"kind": "report", "length": _LENGTH, "width": text_width},
         "options": {
             "blocks": _BLOCKS.get(deepest, "monuseg"),
+            "width": tensors["classifier.reduce.0.weight"].shape[0],
+            "decoder_widths": [tensors[f"classifier.{name}.weight"].shape[0] for name in ("norm1", "norm2")],
             "heads": inner // _HEAD_WIDTH,
             "head_width": _HEAD_WIDTH,
             "bgr": True,
@@ -71,9 +73,11 @@ TEXTDIFF = Original(
     telling="cross1.attn1.to_q.weight",
     rename=_rename,
     arguments=_arguments,
+    beside={"diffusion": "the frozen U-Net, 256x256_diffusion_uncond.pt after `--architecture diffusion`"},
     notes={
+        "reads": "It reads reports as the last hidden state of emilyalsentzer/Bio_ClinicalBERT for 10 tokens, padding "
+        "included; features of another encoder give nonsense, and the package cannot notice.",
         "preprocessing": {"size": 256, "resize": "bilinear", "antialias": False, "normalize": "symmetric"},
-        "frozen": "guided diffusion's 256x256_diffusion_uncond.pt, named by the option `diffusion`",
         "labels": {"background": 0, "foreground": 1},
     },
 )
