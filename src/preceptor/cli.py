@@ -320,7 +320,7 @@ app.command(epilog=examples("preceptor convert ACDC --to nnunet --out Dataset027
     "import-weights",
     epilog=examples(
         "preceptor import-weights medseg.ckpt --architecture languide -o languide",
-        "preceptor import-weights a.pt -o b --architecture textdiff --option diffusion=c",
+        "preceptor import-weights a --architecture textdiff --option diffusion=b -o c",
         "preceptor import-weights pytorch_model.bin --architecture text-encoder -o bert",
         "preceptor import-weights unet.pt --architecture diffusion -o unet.safetensors",
     ),
