@@ -178,6 +178,7 @@ def test_every_arm_is_judged_on_other_data_and_judgements_are_kept(
     found = outcome.summary["elsewhere"]["clinic-b"]
     assert set(found["arms"]) == {"teacher", "control", "student"}
     assert (found["cases"], found["groups"], found["unshared"]) == (8, 4, [])
+    assert found["arms"]["student"]["parameters"] == outcome.summary["arms"]["student"]["parameters"]
     assert set(found["drop"]["student"]) == {"mean", "low", "high", "home", "there"}
     home = outcome.summary["arms"]["student"]["dice"]["mean"]
     assert found["drop"]["student"]["mean"] == pytest.approx(home - found["arms"]["student"]["dice"]["mean"])
