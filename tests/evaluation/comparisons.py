@@ -74,6 +74,7 @@ def fabricate_result(
         "data": {"layout": "acdc"},
         "policy": POLICY,
         "entries": entries,
+        "elsewhere": {},
         "unfinished": [],
         **changes,
     }
