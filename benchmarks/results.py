@@ -49,22 +49,35 @@ def main() -> None:
 
 
 def write_readme(path: Path, runs: list[Path]) -> None:
-    """The short table between the marks of the README."""
-    rows = [["run", "test cases, seeds", "teacher", "control", "student", "student over control", "p"]]
-    for run in runs:
-        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-        gain = summary["gains"]["student_over_control"]["dice"]
-        dice = [with_interval(summary["arms"][arm]["dice"], 3) for arm in ("teacher", "control", "student")]
-        size = f"{summary['cases']}, {len(summary['seeds'])}"
-        rows.append([f"`{summary['name']}`", size, *dice, with_interval(gain, 3, sign=True), p_value(gain["p"])])
+    """The short table between the marks of the README; rows of runs that are not given stay."""
     text = path.read_text(encoding="utf-8")
     start, end = text.index("<!-- results:"), text.index("<!-- end of results -->")
     head = text[start : text.index("-->", start) + 3]
+    lines = [line for line in text[start:end].splitlines() if line.startswith("| `")]
+    rows = {cells[0]: cells for cells in ([cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines)}
+    for run in runs:
+        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        rows |= {row[0]: row for row in short_rows(summary, f"`{summary['name']}`")}
+        for other, found in summary.get("elsewhere", {}).items():
+            rows |= {row[0]: row for row in short_rows(found, f"`{summary['name']}` on `{other}`")}
+    titles = ["run", "test cases, seeds", "teacher", "control", "student", "student over control", "p"]
     told = (
         "Dice per case at the images' own size, with 95 % intervals over cases. By `make results`; everything else, "
         "with what it was made on, is in [docs/results.md](docs/results.md)."
     )
-    path.write_text(f"{text[:start]}{head}\n{table(rows)}\n\n{told}\n{text[end:]}", encoding="utf-8")
+    shown = table([titles, *rows.values()])
+    path.write_text(f"{text[:start]}{head}\n{shown}\n\n{told}\n{text[end:]}", encoding="utf-8")
+
+
+def short_rows(summary: dict[str, Any], name: str) -> list[list[str]]:
+    """The row of one data set, if a student was compared with its control there."""
+    if "student_over_control" not in summary["gains"]:
+        return []
+    gain = summary["gains"]["student_over_control"]["dice"]
+    arms = [summary["arms"].get(arm) for arm in ("teacher", "control", "student")]
+    dice = ["–" if arm is None else with_interval(arm["dice"], 3) for arm in arms]
+    size = f"{summary['cases']}, {len(summary['seeds'])}"
+    return [[name, size, *dice, with_interval(gain, 3, sign=True), p_value(gain["p"])]]
 
 
 def block(run: Path) -> str:
