@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from preceptor import plainyaml
 from preceptor.errors import RecipeError
 from preceptor.recipe import apply_changes, read_recipe, read_yaml, shipped, shipped_recipes
-from preceptor.recipe_data import DataRecipe, NonNegative, Part, PositiveInt, Share, SplitRecipe
+from preceptor.recipe_data import DataRecipe, NonNegative, Part, Pattern, PositiveInt, Share, SplitRecipe
 from preceptor.recipe_faults import explain
 
 LAYOUTS = get_args(DataRecipe.model_fields["layout"].annotation)
@@ -23,7 +23,7 @@ class PictureRecipe(Part):
 
     root: a folder of pictures, taken with its subfolders, or a data set in a `layout`, of which train is learned from,
     val judged on and test left alone. split: as in a recipe; of a folder of pictures, `validation` is held out.
-    clip, resize, antialias, channels, drop_unpaired: as in a recipe's `data`.
+    clip, resize, antialias, channels, group_pattern, drop_unpaired: as in a recipe's `data`.
     """
 
     root: str = ""
@@ -33,6 +33,7 @@ class PictureRecipe(Part):
     antialias: bool = True
     clip: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     split: SplitRecipe = SplitRecipe(validation=0.1)
+    group_pattern: Pattern | None = None
     drop_unpaired: bool = False
     licence: str = ""
     source: str = ""

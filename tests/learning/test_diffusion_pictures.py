@@ -13,6 +13,7 @@ from preceptor.data.case import Case
 from preceptor.errors import DataError, RecipeError
 from preceptor.learning.diffusion_pictures import PicturePool, decode_pictures, pictures_of
 from preceptor.pretraining import shape_of
+from preceptor.recipe_data import SplitRecipe
 from preceptor.recipe_diffusion import DiffusionRecipe, PictureRecipe, read_diffusion_recipe, shipped_pretrainings
 
 
@@ -41,6 +42,17 @@ def test_pictures_of_a_folder_are_found_below_it_and_a_share_is_held_out(tmp_pat
     assert pictures_of(PictureRecipe(root=str(tmp_path)), tmp_path / "out") == (train, held_out)
 
 
+def test_pictures_of_a_patient_are_held_out_together(tmp_path) -> None:
+    for number in range(10):
+        save(tmp_path / f"p{number // 2}_{number}.png", grey(8, 8))
+    data = PictureRecipe(root=str(tmp_path), group_pattern="^(p.)_", split=SplitRecipe(validation=0.2))
+    train, held_out = pictures_of(data)
+    assert len(held_out) == 2
+    assert {case.group for case in held_out}.isdisjoint(case.group for case in train)
+    with pytest.raises(DataError, match="no patient is found"):
+        pictures_of(data.model_copy(update={"group_pattern": "^(q.)_"}))
+
+
 def test_of_a_data_set_the_test_cases_are_never_taken(small_data) -> None:
     train, held_out = pictures_of(PictureRecipe(root=str(small_data)))
     assert [case.name for case in train] == [f"c{n:02d}" for n in range(8)]
@@ -50,8 +62,9 @@ def test_of_a_data_set_the_test_cases_are_never_taken(small_data) -> None:
 def test_of_a_recipe_come_its_pictures_split_and_scale(small_recipe, tmp_path) -> None:
     from preceptor.recipe import validate_recipe
 
-    split = {"rule": "random", "validation": 0.25, "test": 0.25}
-    recipe = validate_recipe({**small_recipe, "data": {**small_recipe["data"], "split": split}})
+    # The groups decide which cases a random split tests on.
+    data = {"split": {"rule": "random", "validation": 0.25, "test": 0.25}, "group_pattern": "[02468]$|[13579]$"}
+    recipe = validate_recipe({**small_recipe, "data": {**small_recipe["data"], **data}})
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.to_yaml(), encoding="utf-8")
     settings = read_diffusion_recipe(path, ["image_size=16"])
@@ -63,6 +76,7 @@ def test_of_a_recipe_come_its_pictures_split_and_scale(small_recipe, tmp_path) -
     train, held_out = pictures_of(settings.data)
     assert {case.name for case in train} == {case.name for case in cases if case.split == "train"}
     assert {case.name for case in held_out} == {case.name for case in cases if case.split == "val"}
+    assert {case.group for case in train} == {case.group for case in cases if case.split == "train"}
 
 
 def test_a_data_set_without_splits_is_refused_since_its_test_cases_are_not_known(small_data) -> None:

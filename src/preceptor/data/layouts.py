@@ -142,7 +142,7 @@ def read_cases(data: DataRecipe, root: Path | str | None = None) -> CaseSet:
                 "the data root is a file", where=place, expected="a folder, or a manifest such as cases.csv"
             )
         cases = _distinct(list(expand_volumes(read_manifest(place))), findings)
-        cases = _grouped(cases, data.group_pattern, findings)
+        cases = grouped(cases, data.group_pattern, findings)
         return CaseSet(place.parent, "manifest", tuple(cases), tuple(findings))
     name = recognise(place) if data.layout == "auto" else data.layout
     layout = LAYOUTS[name]
@@ -151,7 +151,7 @@ def read_cases(data: DataRecipe, root: Path | str | None = None) -> CaseSet:
     cases = _distinct(layout.read(place, data, findings), findings)
     if name != "manifest":
         cases = _rooted(place, cases, findings, layout.splits)
-    cases = _grouped(cases, data.group_pattern, findings)
+    cases = grouped(cases, data.group_pattern, findings)
     if not cases:
         listed = [f"{item.where}: {item.message}" for item in findings]
         raise DataError("the data folder has no case", where=place, expected=layout.sign, offenders=listed)
@@ -198,8 +198,11 @@ def _distinct(cases: list[Case], findings: list[Finding]) -> list[Case]:
     return list(result.values())
 
 
-def _grouped(cases: list[Case], pattern: str | None, findings: list[Finding]) -> list[Case]:
-    """The cases in the groups that the recipe's pattern finds in their names; as they are where there is none."""
+def grouped(cases: list[Case], pattern: str | None, findings: list[Finding]) -> list[Case]:
+    """The cases in the groups that the recipe's pattern finds in their names; as they are where there is none.
+
+    findings: gets an error for each name in which it finds nothing.
+    """
     if pattern is None:
         return cases
     result = []

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preceptor.data.case import Case
-from preceptor.data.layouts import LAYOUTS, read_cases
+from preceptor.data.case import Case, Finding
+from preceptor.data.layouts import LAYOUTS, grouped, read_cases
 from preceptor.data.readers import Picture, read_image
 from preceptor.data.splits import assign_splits
 from preceptor.data.transforms import Preprocessing
@@ -36,9 +36,14 @@ def pictures_of(data: PictureRecipe, out: Path | None = None) -> tuple[tuple[Cas
         raise RecipeError("no folder of pictures is named", where="data.root", remedy="--set data.root=FOLDER")
     root = Path(data.root).expanduser()
     arranged = root.is_file() or data.layout != "auto" or any(layout.recognise(root) for layout in LAYOUTS.values())
-    cases = read_cases(data.section).cases if arranged or not root.exists() else ()
+    cases: tuple[Case, ...] = ()
+    if arranged or not root.exists():
+        found = read_cases(data.section)
+        cases = found.cases
+        _require_patients([item for item in found.findings if item.code == "no-group"], root)
     if not any(case.mask or case.split for case in cases):
-        cases = assign_splits(_folder(root, out), data.split.model_copy(update={"rule": "random", "test": 0.0}))
+        split = data.split.model_copy(update={"rule": "random", "test": 0.0})
+        cases = assign_splits(_folder(root, out, data.group_pattern), split)
     elif data.split.rule == "given" and not all(case.split for case in cases):
         raise DataError(
             "the data set has no splits, so that its test cases cannot be left alone",
@@ -54,8 +59,8 @@ def pictures_of(data: PictureRecipe, out: Path | None = None) -> tuple[tuple[Cas
     return train, held_out
 
 
-def _folder(root: Path, out: Path | None) -> list[Case]:
-    """Every picture below `root`, volumes as one case a slice."""
+def _folder(root: Path, out: Path | None, group_pattern: str | None) -> list[Case]:
+    """Every picture below `root`, volumes as one case a slice, in the groups that the pattern finds in their names."""
     paths = [source.path for source in list_sources([root], out or root / ".out")]
     if not paths:
         raise DataError("there is no picture in this folder or below", where=root, expected="PNG, TIFF, DICOM, ...")
@@ -68,7 +73,21 @@ def _folder(root: Path, out: Path | None) -> list[Case]:
         if found:
             raise DataError(what, where=root, found=f"the folder {', '.join(found)}", remedy=remedy)
     names = [path.as_posix().replace("/", "-") for path in relative]
-    return list(expand_volumes(Case(name, path) for name, path in zip(names, paths, strict=True)))
+    cases = list(expand_volumes(Case(name, path) for name, path in zip(names, paths, strict=True)))
+    faults: list[Finding] = []
+    cases = grouped(cases, group_pattern, faults)
+    _require_patients(faults, root)
+    return cases
+
+
+def _require_patients(faults: Sequence[Finding], root: Path) -> None:
+    """faults: of `data.group_pattern`; without the patient a picture may land on either side of a split."""
+    if faults:
+        raise DataError(
+            "no patient is found in the names of pictures",
+            where=root,
+            offenders=[f"{fault.where}: {fault.message}" for fault in faults],
+        )
 
 
 @dataclass(frozen=True)
