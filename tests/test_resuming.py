@@ -42,9 +42,11 @@ def test_a_key_that_only_begins_like_a_changeable_one_may_not_change() -> None:
 
 def test_before_any_arm_has_begun_another_recipe_checks_the_data_anew(small_recipe: dict, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(validate_recipe(small_recipe).to_yaml(), encoding="utf-8")
-    (tmp_path / "data.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "elsewhere" / "clinic").mkdir(parents=True)
+    for place in (tmp_path, tmp_path / "elsewhere" / "clinic"):  # other data are compared with the training cases
+        (place / "data.json").write_text("{}", encoding="utf-8")
     require_same_recipe(tmp_path, validate_recipe(small_recipe, changes=["training.devices=2"]))
-    assert not (tmp_path / "data.json").exists()
+    assert not list(tmp_path.rglob("data.json"))
 
 
 def test_a_student_keeps_its_teacher(tmp_path: Path) -> None:

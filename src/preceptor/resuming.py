@@ -54,13 +54,14 @@ def _fits(found: Sequence[str], key: str) -> bool:
 def require_same_recipe(folder: Path, recipe: Recipe) -> None:
     """Refuse a folder whose recipe differs in what was learned from it (fault 16).
 
-    Before any arm has begun nothing was learned, and a changed recipe checks its data anew.
+    Before any arm has begun nothing was learned, and a changed recipe checks its data anew, and other data against it.
     """
     path, begun = folder / "recipe.yaml", any(folder.glob("*/seed-*"))
     changed = differences(read_recipe(path).plain(), recipe.plain()) if path.exists() else []
     refused = [line for line in changed if not is_among(line, CHANGEABLE)]
     if not begun and (refused or not path.exists()):
-        (folder / "data.json").unlink(missing_ok=True)
+        for checked in (folder / "data.json", *folder.glob("elsewhere/*/data.json")):
+            checked.unlink(missing_ok=True)
     elif refused:
         raise RecipeError(
             "the run in this folder was made with another recipe",
