@@ -186,6 +186,17 @@ def test_more_steps_may_be_added_and_nothing_else_that_is_learned_may_change(pic
         pretrain_diffusion(small(pictures, "steps=8"), out)
 
 
+def test_a_stopped_training_may_end_where_it_was_stopped_and_no_earlier(pictures, tmp_path) -> None:
+    often = ("checkpoint_minutes=0", "validate_every=100", "sample_every=0")
+    with pytest.raises(RuntimeError):
+        pretrain_diffusion(small(pictures, "steps=8", *often), tmp_path, Sends(5, None))
+    with pytest.raises(RecipeError, match=r"4 done[\s\S]*at most 2[\s\S]*set steps=4"):
+        pretrain_diffusion(small(pictures, "steps=2", *often), tmp_path)
+    found = pretrain_diffusion(small(pictures, "steps=4", *often), tmp_path)
+    assert found.steps == 4
+    assert {"train", "learned", "held_out"} == set(found.loss)
+
+
 def test_samples_are_grids_of_the_pictures_asked_for(pictures, tmp_path) -> None:
     pretrain_diffusion(small(pictures), tmp_path / "out")
     found = sorted((tmp_path / "out" / "samples").iterdir())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from preceptor.delivery.writers import write_png
-from preceptor.errors import Interrupted, TrainingError
+from preceptor.errors import Interrupted, RecipeError, TrainingError
 from preceptor.learning.checkpoints import load_checkpoint, load_optimizer, save_checkpoint
 from preceptor.learning.diffusion_pictures import PicturePool
 from preceptor.learning.diffusion_samples import draw_samples, picture_grid
@@ -94,12 +94,21 @@ class DiffusionTraining:
     def run(self) -> Position:
         """Train to the end, going on from the newest whole checkpoint.
 
-        Raises TrainingError for losses that stay non-finite or memory that is too small, Interrupted after SIGTERM and
-        KeyboardInterrupt after Ctrl-C, both with everything saved.
+        Raises RecipeError where more steps are done than are asked for, TrainingError for losses that stay non-finite
+        or memory that is too small, Interrupted after SIGTERM and KeyboardInterrupt after Ctrl-C, both with everything
+        saved.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         at, settings = self.position, self.settings
+        if at.step > settings.steps:
+            raise RecipeError(
+                "more steps are done than are asked for",
+                where=self.folder,
+                found=f"{at.step} done",
+                expected=f"at most {settings.steps}, as `steps` says",
+                remedy=f"set steps={at.step} to end there, more to go on, or name another folder with --out",
+            )
         self.progress.start("pre-train diffusion", settings.steps, at.step)
         with asked_to_stop(self._ask_to_stop, signal.SIGTERM, signal.SIGINT), _explained(settings):
             saved = time.monotonic()
@@ -115,6 +124,8 @@ class DiffusionTraining:
                     self._save()
                     saved = time.monotonic()
                     self._stop_if_asked()
+            if not at.history or at.history[-1]["step"] < at.step:  # it was stopped at what is now its last step
+                self._validate()
             self._save()
         self.progress.finish(loss=at.history[-1]["train"], **self._judged())
         self._write_done()
