@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from preceptor.compare import compare_runs
-from preceptor.data.case import Case
+from preceptor.data.case import Case, CaseSet
 from preceptor.data.layouts import read_cases
 from preceptor.errors import DataError, RecipeError
-from preceptor.evaluation_sets import check_other_set, other_set
+from preceptor.evaluation_sets import check_other_set, home_set, other_set
 from preceptor.judging import Judge
 from preceptor.pipeline import run
 from preceptor.progress import Progress
-from preceptor.recipe import Recipe, validate_recipe
+from preceptor.recipe import Recipe, read_recipe, validate_recipe
 
 HOME = {"background": 0, "right": 1, "muscle": 2, "left": 3}
 
@@ -208,6 +208,16 @@ def test_a_teacher_that_reads_is_left_out_where_there_are_no_reports(
     assert list(found["arms"]) == ["control", "student"]
     assert found["left_out"] == ["teacher"]
     assert any("Left out" in warning and "teacher" in warning for warning in found["warnings"])
+
+
+def test_every_arm_is_judged_at_home_even_where_test_cases_say_nothing(tmp_path: Path) -> None:
+    """A teacher of attributes then answers to unknown ones; elsewhere it is left out."""
+    cases = (Case("a", tmp_path / "a.png", tmp_path / "a-mask.png", "test"),)
+    recipe = read_recipe("c2fvl/phantoms")
+    home = home_set(recipe, cases, CaseSet(tmp_path, "folders", cases))
+    assert home.shows("attributes")
+    assert home.shows("report")
+    assert not replace(home, name="clinic-b").shows("attributes")
 
 
 def test_missing_other_data_stop_a_run_before_its_training(small_recipe: dict, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ class Pipeline:
         if "evaluate" in stages:
             for arm in asked or self.recipe.arms:
                 self.judge(arm)
-            if all((self.folder / arm / "cases.csv").exists() for arm in self.recipe.arms):
+            if all(self.is_judged(arm) for arm in self.recipe.arms):
                 return self.summarise()
         return Outcome(self.folder, None, None)
 
@@ -354,6 +354,11 @@ class Pipeline:
                 package, reader = folder / "package", self.reader(arm)
                 judge_seed(package, folder / judged.place, judged, seed, reader, self.progress, name, remember)
             join_tables([folder / judged.place for folder in places], self.folder / arm / judged.place)
+
+    def is_judged(self, arm: str) -> bool:
+        """Whether an arm has its scores on the recipe's own data, and on the other data that it can be judged on."""
+        shown = [found for found in (self.home, *self.elsewhere.values()) if found.shows(self.recipe.privilege_of(arm))]
+        return all((self.folder / arm / found.place / "cases.csv").exists() for found in shown)
 
     def summarise(self) -> Outcome:
         """summary.json, report.html and the student's package, from the files of the arms."""
