@@ -83,7 +83,15 @@ def test_mentioned_axes(text, axes):
 
 @pytest.mark.parametrize(
     "text",
-    ["RML opacity", "right middle lobe", "lingular atelectasis", "mass at 10 o'clock", "L lung", "minor fissure"],
+    [
+        "RML opacity",
+        "rml opacity",
+        "right middle lobe",
+        "lingular atelectasis",
+        "mass at 10 o'clock",
+        "L lung",
+        "minor fissure",
+    ],
 )
 def test_reports_without_a_mirrored_wording_forbid_the_flip(text):
     assert not can_mirror(text, horizontal=True, vertical=False)

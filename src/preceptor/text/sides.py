@@ -50,7 +50,7 @@ def _any_of(words: Iterable[str], before: str = "") -> re.Pattern[str]:
 
 _CLOCK = r"\b\d{1,2}(?::\d\d)?\s*o['’]?\s?clock\b"
 _FIXED_HORIZONTAL = re.compile(
-    rf"\b(?:middle\s+lobes?|lingula\w*|(?:minor|horizontal)\s+fissures?|azygos)\b|\b(?-i:RML|[LR])\b|{_CLOCK}",
+    rf"\b(?:middle\s+lobes?|lingula\w*|(?:minor|horizontal)\s+fissures?|azygos|rml)\b|\b(?-i:[LR])\b|{_CLOCK}",
     re.IGNORECASE,
 )
 # A single capital L or R may or may not be a side, so it counts as one that cannot be rewritten.
