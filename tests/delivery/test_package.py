@@ -157,18 +157,21 @@ def test_card_does_not_tell_the_folders_of_the_machine(tmp_path, network):
     taught = {"source": "/secret", "segmentor": {"name": "textdiff", "options": {"diffusion": "/home/jane/unet"}}}
     recipe = {
         "name": "a",
-        "data": {"root": "/home/jane/patients", "licence": "CC0", "source": "a paper"},
+        "data": {"root": "/home/jane/patients", "labels": {"crown": 0, "root": 1}, "source": "a paper"},
+        "student": {"pretrained": "/home/jane/resnet.safetensors"},
         "teacher": taught,
         "teachers": {"one": taught},
         "control": {"source": "/secret"},
-        "reports": {"features": "/home/jane/features"},
+        "reports": {"features": "/home/jane/features", "encoder": "/home/jane/bert"},
         "evaluate": {"elsewhere": {"there": {"root": "/home/jane/others"}}},
     }
     folder = save(tmp_path / "package", network, card={"recipe": recipe})
     text = (folder / "package.json").read_text() + (folder / "README.md").read_text()
     assert "jane" not in text
     assert "secret" not in text
-    assert load_package(folder).card["recipe"]["data"] == {"root": "", "licence": "CC0", "source": "a paper"}
+    told = load_package(folder).card["recipe"]
+    assert told["data"] == {"root": "", "labels": {"crown": 0, "root": 1}, "source": "a paper"}
+    assert told["reports"]["encoder"] == "bert"
 
 
 def test_run_folder_in_place_of_its_package_is_answered_with_the_package(saved):

@@ -187,7 +187,7 @@ def update_card(folder: Path | str, facts: Mapping[str, Any]) -> None:
 
 
 PLACES = {"root": "", "folder": None, "features": None, "attributes": None, "diffusion": None}
-"""Keys of a recipe that name files or folders, at any depth, and what a card says instead."""
+"""Keys of a recipe that name files or folders, at any depth, and what a card says instead of a text or texts."""
 
 
 def _public(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,10 +199,14 @@ def _public(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_places(part: Any) -> Any:
+    if isinstance(part, str) and Path(part).is_absolute():
+        return Path(part).name  # an encoder's folder, a file of pretrained weights
     if not isinstance(part, Mapping):
         return part
     found: dict[str, Any] = {
-        key: PLACES[key] if key in PLACES else _without_places(value) for key, value in part.items()
+        # a class may be called "root" as well: its value is a number
+        key: PLACES[key] if key in PLACES and isinstance(value, str | list) else _without_places(value)
+        for key, value in part.items()
     }
     taken = [found.get("teacher"), found.get("control"), *(found.get("teachers") or {}).values()]
     for arm in taken:
