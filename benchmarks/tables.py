@@ -1,10 +1,12 @@
 """Figures and tables as Markdown."""
 
 
-def with_interval(entry: dict[str, float], digits: int, sign: bool = False) -> str:
-    """`0.812 (0.790 to 0.831)`."""
+def with_interval(entry: dict[str, float | None], digits: int, sign: bool = False) -> str:
+    """`0.812 (0.790 to 0.831)`; the mean alone where there are too few cases for an interval."""
     plus = "+" if sign else ""
     mean, low, high = (entry[key] for key in ("mean", "low", "high"))
+    if low is None or high is None:
+        return f"{mean:{plus}z.{digits}f}"
     return f"{mean:{plus}z.{digits}f} ({low:{plus}z.{digits}f} to {high:{plus}z.{digits}f})"
 
 
