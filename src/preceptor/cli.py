@@ -287,12 +287,10 @@ app.command(
     )
 )(compare)
 
-
 app.command(
     "pretrain-diffusion",
     epilog=examples(
         "preceptor pretrain-diffusion Tiles --shape tiny --set scale=256",
-        "preceptor pretrain-diffusion MoNuSeg --set turns=true --set flip_vertical=0.5",
         "preceptor pretrain-diffusion textdiff/monuseg --set data.root=MoNuSeg",
     ),
 )(pretrain_diffusion)
