@@ -124,7 +124,7 @@ def check(
     changes: Changes = None,
     quiet: Quiet = False,
 ) -> None:
-    """Tell what is wrong with a data set before any compute. Exit code 2 on errors."""
+    """Tell what is wrong with a data set, or a recipe, before any compute. Exit code 2 on errors."""
     from preceptor.data import case as manifest
     from preceptor.data.check import check as check_cases
     from preceptor.data.check import render_check
@@ -149,6 +149,11 @@ def check(
         manifest.write_manifest(write_manifest, assign_splits(found.cases, data.split), found.root)
     if findings:
         write_json(findings, result.to_dict())
+    if not Path(source).is_dir():
+        from preceptor.learning.arm import check_arms
+        from preceptor.recipe import read_recipe
+
+        check_arms(read_recipe(source, changes or ()))
     if result.errors:
         raise typer.Exit(2)
 

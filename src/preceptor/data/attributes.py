@@ -38,8 +38,9 @@ def read_attributes(
         raise DataError(
             "the table of attributes has cells that cannot be used",
             where=path,
-            expected="numbers from 0, and nothing where a fact is unknown",
+            expected="0 or 1 for a fact, a number from 0 for `number`, and nothing where one is unknown",
             offenders=faults,
+            remedy="mend these cells, or leave them empty",
         )
     return {case: values[key] for case, key in rows.match(cases).items()}, tuple(findings)
 

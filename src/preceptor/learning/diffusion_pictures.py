@@ -63,7 +63,12 @@ def _folder(root: Path, out: Path | None, group_pattern: str | None) -> list[Cas
     """Every picture below `root`, volumes as one case a slice, in the groups that the pattern finds in their names."""
     paths = [source.path for source in list_sources([root], out or root / ".out")]
     if not paths:
-        raise DataError("there is no picture in this folder or below", where=root, expected="PNG, TIFF, DICOM, ...")
+        raise DataError(
+            "there is no picture in this folder or below",
+            where=root,
+            expected="PNG, JPEG, BMP, TIFF, DICOM, NIfTI, HDF5 or npz files",
+            remedy="check the path, or name the folder of a data set in a known layout (`preceptor list layouts`)",
+        )
     relative = [path.relative_to(root.absolute()) for path in paths]
     for pattern, what, remedy in (
         (_MASKS, "masks lie among the pictures", "name the folder of the images alone"),

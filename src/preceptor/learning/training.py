@@ -260,7 +260,7 @@ class Training:
         row |= {"seconds": round(at.seconds, 3), "skipped": at.skipped}
         at.history.append(row)
         at.epoch, at.batch, at.sums = at.epoch + 1, 0, {}
-        validated = {"dice": row[f"val_{settings.monitor}"]} if f"val_{settings.monitor}" in row else {}
+        validated = {"val_dice": row[f"val_{settings.monitor}"]} if f"val_{settings.monitor}" in row else {}
         self.progress.finish(loss=row["train_loss"], **validated, best=at.best)
         self._save()
         if not self._over():
@@ -292,7 +292,7 @@ class Training:
             raise Interrupted(self.name)
 
     def _best_so_far(self) -> dict[str, float]:
-        return {"val_dice": self.position.best} if self.position.best_epoch >= 0 else {}
+        return {"best": self.position.best} if self.position.best_epoch >= 0 else {}
 
     def _save(self) -> float:
         """Write the checkpoint and the tables that go with it; gives the time."""

@@ -141,7 +141,8 @@ def read_diffusion(path: Path | str) -> tuple[DiffusionShape, dict[str, Tensor]]
         raise StorageError(
             "the diffusion U-Net's weights are not there",
             where=path,
-            remedy="name a file of `preceptor pretrain-diffusion`, or of an imported checkpoint",
+            remedy="name a file of `preceptor pretrain-diffusion`, or of an imported checkpoint, in the segmentor's "
+            "option `diffusion`",
         )
     tensors, metadata = read_tensors(path)
     try:
