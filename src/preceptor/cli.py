@@ -110,7 +110,6 @@ def _tell(outcome: "Outcome") -> None:
     epilog=examples(
         "preceptor check MoNuSeg",
         "preceptor check MoNuSeg --label background=0 --label nucleus=255",
-        "preceptor check MoNuSeg --write-manifest cases.csv",
         "preceptor check textfreekd/monuseg --set data.root=MoNuSeg",
     )
 )
@@ -130,7 +129,7 @@ def check(
     from preceptor.data.check import render_check
     from preceptor.data.layouts import read_cases
     from preceptor.data.splits import assign_splits
-    from preceptor.folder_recipes import attributes_of, data_of
+    from preceptor.folder_recipes import attributes_of, check_networks, data_of
     from preceptor.preparing import with_attributes
     from preceptor.progress import callback, make_progress
     from preceptor.storage import write_json
@@ -149,11 +148,7 @@ def check(
         manifest.write_manifest(write_manifest, assign_splits(found.cases, data.split), found.root)
     if findings:
         write_json(findings, result.to_dict())
-    if not Path(source).is_dir():
-        from preceptor.learning.arm import check_arms
-        from preceptor.recipe import read_recipe
-
-        check_arms(read_recipe(source, changes or ()))
+    check_networks(source, changes or ())
     if result.errors:
         raise typer.Exit(2)
 

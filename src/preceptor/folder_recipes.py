@@ -43,6 +43,14 @@ def attributes_of(source: str, changes: Iterable[str] = ()) -> ReportRecipe | No
     return reports if {"coding", "attributes"} & reports.model_fields_set else None
 
 
+def check_networks(source: str, changes: Iterable[str] = ()) -> None:
+    """Raise RecipeError where `source` is a recipe whose networks or distillers cannot be built; see `check_arms`."""
+    from preceptor.learning.arm import check_arms
+
+    if not Path(source).is_dir():
+        check_arms(_read(source, changes))
+
+
 def embedding_recipe(source: str, changes: Iterable[str] = ()) -> Recipe:
     """The recipe whose report wordings are embedded; of a folder every wording and its mirrored forms.
 
