@@ -61,6 +61,7 @@ AUGMENTATIONS = {
     "gamma": "share to either side in the exponent",
     "noise": "largest standard deviation",
     "reports": "rewrite: a flipped image's report is rewritten; forbid: an image is not flipped if its report tells",
+    "variants": "fixed versions of each case, shown in turn; 0: a new one in every epoch",
 }
 
 METRICS = {
