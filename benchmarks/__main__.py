@@ -45,17 +45,20 @@ def main() -> None:
             around_block(asked.write)  # better now than after ten minutes
         except ValueError as error:
             parser.error(str(error))
-    rows = [row for name in asked.only or BENCHMARKS for row in run(name, asked.quick, asked.seed, asked.full)]
+    rows: list[Any] = []
     machine = describe(asked.quick, asked.seed)
-    text = render(rows, machine)
+    text = ""
+    for name in asked.only or BENCHMARKS:
+        rows += run(name, asked.quick, asked.seed, asked.full)
+        text = render(rows, machine)
+        if asked.json:  # after each, so that what was measured outlives an interruption
+            plain: dict[str, list[Any]] = {"rows": [], "lines": []}
+            for row in rows:
+                plain["rows" if isinstance(row, Row) else "lines"].append(row.plain())
+            write_json(asked.json, {"machine": machine, **plain})
+        if asked.write:
+            write_block(asked.write, text)
     print(text)
-    if asked.json:
-        plain = {"rows": [], "lines": []}
-        for row in rows:
-            plain["rows" if isinstance(row, Row) else "lines"].append(row.plain())
-        write_json(asked.json, {"machine": machine, **plain})
-    if asked.write:
-        write_block(asked.write, text)
 
 
 def run(name: str, quick: bool, seed: int, full: bool = False) -> list[Any]:
