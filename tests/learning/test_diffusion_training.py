@@ -149,7 +149,7 @@ def test_a_training_that_is_stopped_or_cut_goes_on_with_the_losses_of_the_uninte
 
 @pytest.mark.slow
 def test_a_killed_process_goes_on_with_the_losses_of_the_uninterrupted_one(pictures, tmp_path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on it
     settings, cut, whole = tmp_path / "settings.yaml", tmp_path / "cut", tmp_path / "whole"
     settings.write_text(small(pictures, "steps=30", "checkpoint_minutes=0.0", "sample_every=0").to_yaml())
     command = [sys.executable, "-m", "preceptor.cli", "pretrain-diffusion", str(settings), "-q", "--out", str(cut)]
