@@ -75,9 +75,7 @@ class TextDiffFree(Segmentor):
             raise RecipeError("only images of three channels have an order of colours", where="bgr", found=in_channels)
         # A tuple, so that the U-Net is in no state dict, no optimiser and no count of parameters.
         self._frozen = (frozen,)
-        self._pinned: dict[str, Any] = {}
-        if diffusion is not None:
-            self._pinned = {"diffusion": str(Path(diffusion).resolve()), "diffusion_hash": hash_file(diffusion)}
+        self._file = None if diffusion is None else Path(diffusion).resolve()
         self.in_channels, self.classes, self.divisor, self.bgr = in_channels, classes, frozen.shape.divisor, bgr
         _, *dial = DIAL[size]
         given = {"width": width, "heads": heads, "head_width": head_width, "decoder_widths": decoder_widths}
@@ -104,7 +102,9 @@ class TextDiffFree(Segmentor):
 
     def pinned(self) -> dict[str, Any]:
         """The file of the U-Net, if there is one."""
-        return dict(self._pinned)
+        if self._file is None:
+            return {}
+        return {"diffusion": str(self._file), "diffusion_hash": hash_file(self._file)}
 
     def frozen_maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """image: [B, in_channels, H, W] -> the frozen maps [B, C_k, h_k, w_k], float32, without gradient.
@@ -265,11 +265,11 @@ def _frozen(
             shape = DiffusionShape(**{**vars(shape), "channels": in_channels})
         return frozen_features(shape, _blocks(blocks, shape), steps, seed)
     shape, _ = read_diffusion(diffusion)
-    if expected is not None and hash_file(diffusion) != expected:
+    if expected is not None and (known := hash_file(diffusion)) != expected:
         raise StorageError(
             "the diffusion U-Net is not the one that the classifier was trained on",
             where=diffusion,
-            found=f"SHA-256 {hash_file(diffusion)}",
+            found=f"SHA-256 {known}",
             expected=f"SHA-256 {expected}",
         )
     if in_channels not in (1, shape.channels):
